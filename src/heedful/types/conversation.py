@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from heedful.errors import DataError
@@ -23,8 +22,6 @@ from heedful.errors import DataError
 Role = Literal["system", "user", "assistant"]
 """`user` is the help-seeker, `assistant` the supporter (the names of the OpenAI message format)."""
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +33,9 @@ class Span:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
-            raise DataError(f"A span needs 0 <= start < end, but start is {self.start} and end is {self.end}.")
+            raise DataError(
+                f"A span needs 0 <= start < end, but start is {self.start} and end is {self.end}."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ class Turn:
     text: str = field(repr=False)
     labels: tuple[Label, ...] = ()
     speaker_id: str | None = None
-    extra: Mapping[str, Any] = field(default=_EMPTY, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -117,10 +116,10 @@ class Conversation:
     lang: str = "en"
     situation: str | None = field(default=None, repr=False)
     problem_type: str | None = None
-    survey: Mapping[str, float | None] = field(default=_EMPTY, repr=False)
+    survey: Mapping[str, float | None] = field(default_factory=dict, repr=False)
     labels: tuple[Label, ...] = ()
     group: str | None = None
-    extra: Mapping[str, Any] = field(default=_EMPTY, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -136,7 +135,7 @@ class Conversation:
 
         Survey scores, conversation-level labels and `extra` describe the whole talk, so they are left out as well.
         """
-        return replace(self, turns=self.turns[:index], survey=_EMPTY, labels=(), extra=_EMPTY)
+        return replace(self, turns=self.turns[:index], survey={}, labels=(), extra={})
 
     def targets(self, *, opening: bool = False) -> list[int]:
         """Indices of the supporter's turns; the very first turn of a talk counts only with `opening=True`."""
@@ -160,7 +159,7 @@ class Conversation:
             else replace(
                 run[-1],
                 text=separator.join(t.text for t in run),
-                extra=MappingProxyType({**run[-1].extra, "merged": tuple(run)}),
+                extra={**run[-1].extra, "merged": tuple(run)},
             )
             for run in runs
         ]
@@ -184,7 +183,8 @@ class Conversation:
             at, label = _label_from_dict(entry, where=where, n=len(messages))
             per_turn.setdefault(at, []).append(label)
         turns = tuple(
-            _turn_from_dict(message, i, tuple(per_turn.get(i, ())), where=where) for i, message in enumerate(messages)
+            _turn_from_dict(message, i, tuple(per_turn.get(i, ())), where=where)
+            for i, message in enumerate(messages)
         )
         known = {f.name for f in fields(cls)} | {"messages"}
         extra = {k: v for k, v in record.items() if k not in known}
@@ -198,10 +198,10 @@ class Conversation:
             lang=record.get("lang") or "en",
             situation=record.get("situation"),
             problem_type=record.get("problem_type"),
-            survey=MappingProxyType(dict(record.get("survey") or {})),
+            survey=dict(record.get("survey") or {}),
             labels=tuple(per_turn.get(None, ())),
             group=record.get("group"),
-            extra=MappingProxyType(extra),
+            extra=extra,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -227,14 +227,16 @@ def _turn_from_dict(message: Any, index: int, labels: tuple[Label, ...], *, wher
         raise DataError(f"{where}, message {index}: expected an object with 'role' and a text in 'content'.")
     role = message.get("role")
     if role not in ROLES:
-        raise DataError(f"{where}, message {index}: 'role' must be one of {', '.join(ROLES)}, but it is '{role}'.")
+        raise DataError(
+            f"{where}, message {index}: 'role' must be one of {', '.join(ROLES)}, but it is '{role}'."
+        )
     extra = {k: v for k, v in message.items() if k not in ("role", "content", "speaker_id")}
     return Turn(
         role=cast(Role, role),
         text=message["content"],
         labels=labels,
         speaker_id=message.get("speaker_id"),
-        extra=MappingProxyType(extra) if extra else _EMPTY,
+        extra=extra,
     )
 
 

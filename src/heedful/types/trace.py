@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from heedful.errors import DataError
-
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +53,11 @@ class Trace:
     reference: str | None = field(default=None, repr=False)
     system: str = "unknown"
     prompt: str | None = field(default=None, repr=False)
-    plan: Mapping[str, Any] = field(default=_EMPTY, repr=False)
+    plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
     finish: str = "stop"
     tokens: int = 0
     scores: tuple[Score, ...] = ()
-    info: Mapping[str, Any] = field(default=_EMPTY, repr=False)
+    info: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def with_scores(self, *scores: Score) -> Trace:
         """A copy with `scores` appended."""
@@ -86,7 +83,15 @@ class Trace:
             out["info"] = dict(self.info)
         if self.scores:
             out["scores"] = [
-                {k: v for k, v in (("name", s.name), ("value", s.value), ("source", s.source), ("reason", s.reason))}
+                {
+                    k: v
+                    for k, v in (
+                        ("name", s.name),
+                        ("value", s.value),
+                        ("source", s.source),
+                        ("reason", s.reason),
+                    )
+                }
                 for s in self.scores
             ]
         return out
@@ -100,7 +105,9 @@ class Trace:
         """
         missing = [k for k in ("id", "conversation_id", "turn", "reply") if k not in record]
         if missing:
-            raise DataError(f"A trace needs the fields id, conversation_id, turn and reply; missing: {missing}.")
+            raise DataError(
+                f"A trace needs the fields id, conversation_id, turn and reply; missing: {missing}."
+            )
         return cls(
             id=record["id"],
             conversation_id=record["conversation_id"],
@@ -109,11 +116,11 @@ class Trace:
             reference=record.get("reference"),
             system=record.get("system", "unknown"),
             prompt=record.get("prompt"),
-            plan=MappingProxyType(dict(record.get("plan") or {})),
+            plan=dict(record.get("plan") or {}),
             finish=record.get("finish", "stop"),
             tokens=record.get("tokens", 0),
             scores=tuple(Score(**s) for s in record.get("scores") or ()),
-            info=MappingProxyType(dict(record.get("info") or {})),
+            info=dict(record.get("info") or {}),
         )
 
 

@@ -1,0 +1,56 @@
+"""Shared fixtures. Tests use no network, no key and their own home folder; real corpora only where they are at hand."""
+
+from __future__ import annotations
+
+import os
+
+# Before any Hugging Face import: a hub name would otherwise stall for most of a minute offline.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Several torch processes share two cores here; spinning threads would slow each other down tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from pathlib import Path
+
+import pytest
+
+STRICT = "HEEDFUL_TEST_STRICT"
+"""Set by `.ci/run`: a part that a test needs and that `.ci/run` installs must then be there."""
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test writes to a home folder of its own (the cache of converted models is shared on purpose)."""
+    monkeypatch.setenv("HEEDFUL_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def _data_root() -> Path | None:
+    value = os.environ.get("HEEDFUL_DATA")
+    return Path(value) if value and Path(value).is_dir() else None
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """The folder of real corpora."""
+    root = _data_root()
+    if root is None:
+        pytest.skip("needs real corpora: set HEEDFUL_DATA to their folder")
+    return root
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("data"):
+        root = _data_root()
+        for name in marker.args:
+            if root is None or not (root / name).is_dir():
+                pytest.skip(f"needs the corpus '{name}' under HEEDFUL_DATA")
+
+
+def needs(condition: object, what: str) -> None:
+    """Skip with an instruction, or fail where `.ci/run` promised the part."""
+    if condition:
+        return
+    if os.environ.get(STRICT):
+        pytest.fail(f"{what} ({STRICT} is set, so this may not be skipped)")
+    pytest.skip(what)
