@@ -80,6 +80,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> NotFoundError:
     """The one sentence for a name that no table has."""
     names = sorted(known)
-    return NotFoundError(
-        f"Unknown {kind} '{name}'.{nearest(name, names)} Known: {', '.join(names) or 'none'}."
-    )
+    return NotFoundError(f"Unknown {kind} '{name}'.{nearest(name, names)} Known: {', '.join(names) or 'none'}.")

@@ -33,9 +33,7 @@ class Span:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
-            raise DataError(
-                f"A span needs 0 <= start < end, but start is {self.start} and end is {self.end}."
-            )
+            raise DataError(f"A span needs 0 <= start < end, but start is {self.start} and end is {self.end}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +181,7 @@ class Conversation:
             at, label = _label_from_dict(entry, where=where, n=len(messages))
             per_turn.setdefault(at, []).append(label)
         turns = tuple(
-            _turn_from_dict(message, i, tuple(per_turn.get(i, ())), where=where)
-            for i, message in enumerate(messages)
+            _turn_from_dict(message, i, tuple(per_turn.get(i, ())), where=where) for i, message in enumerate(messages)
         )
         known = {f.name for f in fields(cls)} | {"messages"}
         extra = {k: v for k, v in record.items() if k not in known}
@@ -227,9 +224,7 @@ def _turn_from_dict(message: Any, index: int, labels: tuple[Label, ...], *, wher
         raise DataError(f"{where}, message {index}: expected an object with 'role' and a text in 'content'.")
     role = message.get("role")
     if role not in ROLES:
-        raise DataError(
-            f"{where}, message {index}: 'role' must be one of {', '.join(ROLES)}, but it is '{role}'."
-        )
+        raise DataError(f"{where}, message {index}: 'role' must be one of {', '.join(ROLES)}, but it is '{role}'.")
     extra = {k: v for k, v in message.items() if k not in ("role", "content", "speaker_id")}
     return Turn(
         role=cast(Role, role),

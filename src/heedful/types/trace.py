@@ -83,16 +83,7 @@ class Trace:
             out["info"] = dict(self.info)
         if self.scores:
             out["scores"] = [
-                {
-                    k: v
-                    for k, v in (
-                        ("name", s.name),
-                        ("value", s.value),
-                        ("source", s.source),
-                        ("reason", s.reason),
-                    )
-                }
-                for s in self.scores
+                {"name": s.name, "value": s.value, "source": s.source, "reason": s.reason} for s in self.scores
             ]
         return out
 
@@ -105,9 +96,7 @@ class Trace:
         """
         missing = [k for k in ("id", "conversation_id", "turn", "reply") if k not in record]
         if missing:
-            raise DataError(
-                f"A trace needs the fields id, conversation_id, turn and reply; missing: {missing}."
-            )
+            raise DataError(f"A trace needs the fields id, conversation_id, turn and reply; missing: {missing}.")
         return cls(
             id=record["id"],
             conversation_id=record["conversation_id"],
