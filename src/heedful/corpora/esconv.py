@@ -1,0 +1,219 @@
+"""ESConv: 1,300 crowd-worker emotional-support chats, every supporter turn labelled with one of 8 strategies.
+
+Source: Liu et al., *Towards Emotional Support Dialog Systems*, ACL 2021 (arXiv 2106.01144). Split: `codes_zcj` of the
+released code, `random.seed(13)`, 15 % valid, 15 % test. Non-commercial; academic use only.
+
+Needs `zcj_split/{train,valid,test}.jsonl`. With `ESConv_reconstructed.json` beside it, seeker feedback (label set
+`feedback`, "1" to "5") and the closing survey are joined in, by equal situation and equal turns within the split; the
+two files hold the talks in different order. 150 seekers did not finish the survey: their scores are None.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, find_file, gold, need_file, read_json
+from heedful.corpora.jsonl import read_objects
+from heedful.errors import DataError
+from heedful.types import Conversation, Label, Role, Turn
+
+SURVEY = ("initial_emotion_intensity", "final_emotion_intensity", "empathy", "relevance")
+_ROLES: Mapping[str, Role] = {
+    "usr": "user",
+    "sys": "assistant",
+    "seeker": "user",
+    "supporter": "assistant",
+    "speaker": "user",
+    "listener": "assistant",
+}
+_EXPECTED = {
+    "train": (910, 12_271, 12_759),
+    "valid": (195, 2_621, 2_722),
+    "test": (195, 2_801, 2_895),
+}
+
+INFO = CorpusInfo(
+    name="esconv",
+    title="ESConv: emotional support chats with 8 support strategies",
+    url="https://github.com/thu-coai/Emotional-Support-Conversation",
+    licence="CC-BY-NC-4.0",
+    licence_class="NC",
+    lang="en",
+    citation="Liu et al. (2021). Towards Emotional Support Dialog Systems. ACL. arXiv 2106.01144.",
+    splits=("train", "valid", "test"),
+    gated=None,
+    layers=("esconv_strategy", "feedback"),
+    folders=("esconv",),
+    files={
+        "zcj_split/train.jsonl": "3479656501c3469a4ba1a70eda7f04621b02e39b01482515f5f254e0f14434d4",
+        "zcj_split/valid.jsonl": "64a641ee1235bf70d809e0eb8789fb2302ffda57a1ee03048e33c9b588e50833",
+        "zcj_split/test.jsonl": "0fcbe0d35e1a5c713572d01d1aaff65742475d8131de68357bb49e1449936a73",
+    },
+    optional_files={
+        "ESConv_reconstructed.json": "4f1ea0761b31def52ab78892a87aa35dbc32302e1a2dc97a519e4558a0de7426",
+        "FailedESConv.json": "d21bad5409d88ecbca18abfee26a8c188d09c34b03962cb53a4c30d8de95b279",
+    },
+    example={
+        "id": "train-0000",
+        "source": "esconv",
+        "split": "train",
+        "situation": "My shifts were cut and I do not know how to tell my flatmate.",
+        "problem_type": "job crisis",
+        "survey": {"initial_emotion_intensity": 4, "final_emotion_intensity": 2, "empathy": 5, "relevance": 4},
+        "messages": [
+            {"role": "user", "content": "They halved my hours this week."},
+            {"role": "assistant", "content": "When does the new rota start?"},
+        ],
+        "labels": [
+            {"turn": 0, "set": "feedback", "value": "4", "source": "gold"},
+            {"turn": 1, "set": "esconv_strategy", "value": "Question", "source": "gold"},
+        ],
+        "emotion_type": "anxiety",
+    },
+)
+
+
+def read(folder: Path, *, part: Literal["zcj", "failed"] = "zcj") -> list[Conversation]:
+    """Read the talks.
+
+    Args:
+        folder: the corpus folder.
+        part: `zcj` for the 1,300 talks in their three splits, `failed` for the 196 talks that did not help
+            (a negative set without splits; old strategy names are brought to the 8).
+
+    Raises:
+        NotFoundError: a file is missing.
+        DataError: a record is not as expected; the message names file and line.
+    """
+    if part == "failed":
+        return _read_failed(need_file(folder, "FailedESConv.json"))
+    original = find_file(folder, "ESConv_reconstructed.json")
+    survey = _index(original) if original else {}
+    conversations = []
+    for split in INFO.splits:
+        path = need_file(folder, f"zcj_split/{split}.jsonl")
+        for i, (number, record) in enumerate(read_objects(path)):
+            where = f"{path}, line {number}"
+            try:
+                conversations.append(_conversation(record, survey, split=split, index=i, where=where))
+            except (KeyError, TypeError, AttributeError) as err:
+                raise _broken(where) from err
+    return conversations
+
+
+def _conversation(
+    record: Mapping[str, Any], survey: Mapping[Any, Mapping[str, Any]], *, split: str, index: int, where: str
+) -> Conversation:
+    texts = [turn["text"] for turn in record["dialog"]]
+    twin = survey.get(_key(split, record["situation"], texts))
+    turns = []
+    for i, turn in enumerate(record["dialog"]):
+        labels = [gold("esconv_strategy", turn["strategy"], where=where)] if turn.get("strategy") else []
+        feedback = twin["dialog"][i]["annotation"].get("feedback") if twin else None
+        if feedback is not None:
+            labels.append(Label(set="feedback", value=str(feedback)))
+        turns.append(Turn(role=_ROLES[turn["speaker"]], text=turn["text"], labels=tuple(labels)))
+    extra = {"emotion_type": record["emotion_type"]}
+    if twin:
+        extra["orig_index"] = twin["orig_index"]
+    return Conversation(
+        id=f"{split}-{index:04d}",
+        turns=tuple(turns),
+        source="esconv",
+        licence=INFO.licence,
+        split=split,
+        situation=record["situation"],
+        problem_type=record["problem_type"],
+        survey=_survey(twin) if twin else {},
+        extra=extra,
+    )
+
+
+def _survey(record: Mapping[str, Any]) -> dict[str, float | None]:
+    scores = record["survey_score"]["seeker"]
+    return {name: float(scores[name]) if scores.get(name) is not None else None for name in SURVEY}
+
+
+def _key(split: str, situation: str, texts: Sequence[str]) -> tuple[str, ...]:
+    # White space differs between the two files, so it is not compared.
+    return (split, *(" ".join(text.split()) for text in (situation, *texts)))
+
+
+def _index(path: Path) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    try:
+        return {
+            _key(r["split_zcj_seed13"], r["situation"], [t["content"] for t in r["dialog"]]): r for r in read_json(path)
+        }
+    except (KeyError, TypeError, AttributeError) as err:
+        raise _broken(str(path)) from err
+
+
+def _read_failed(path: Path) -> list[Conversation]:
+    conversations = []
+    for i, record in enumerate(read_json(path)):
+        where = f"{path}, record {i}"
+        try:
+            turns = []
+            for turn in record["dialog"]:
+                note = turn["annotation"]
+                labels = [gold("esconv_strategy", note["strategy"], where=where)] if note.get("strategy") else []
+                labels += [Label(set="feedback", value=str(note["feedback"]))] if note.get("feedback") else []
+                turns.append(Turn(role=_ROLES[turn["speaker"]], text=turn["content"].strip(), labels=tuple(labels)))
+            conversations.append(
+                Conversation(
+                    id=f"failed-{i:04d}",
+                    turns=tuple(turns),
+                    source="esconv",
+                    licence=INFO.licence,
+                    situation=record["situation"],
+                    problem_type=record["problem_type"],
+                    survey=_survey(record),
+                    extra={"emotion_type": record["emotion_type"], "experience_type": record.get("experience_type")},
+                )
+            )
+        except (KeyError, TypeError, AttributeError) as err:
+            raise _broken(where) from err
+    return conversations
+
+
+def _broken(where: str) -> DataError:
+    return DataError(f"{where}: not an ESConv record; a field is missing or has the wrong type. Get the file again.")
+
+
+def check(conversations: Sequence[Conversation], folder: Path) -> Findings:
+    """Dialogues and target turns per split against the specification; how many talks found their survey."""
+    counts = []
+    for split, (dialogues, targets, opening) in _EXPECTED.items():
+        part = [c for c in conversations if c.split == split]
+        counts += [
+            Count(name=f"{split} dialogues", found=len(part), expected=dialogues),
+            Count(name=f"{split} target turns", found=sum(len(c.targets()) for c in part), expected=targets),
+            Count(
+                name=f"{split} target turns with opening",
+                found=sum(len(c.targets(opening=True)) for c in part),
+                expected=opening,
+            ),
+        ]
+    turns = [t for c in conversations for t in c.turns]
+    counts.append(Count(name="turns", found=len(turns), expected=38_365))
+    strategies = Counter(t.label("esconv_strategy") for t in turns if t.role == "assistant")
+    counts.append(Count(name="supporter turns with a strategy", found=sum(strategies.values()), expected=18_376))
+    problems = ["Supporter turns without a strategy exist."] if strategies[None] else []
+    if find_file(folder, "ESConv_reconstructed.json") is None:
+        return Findings(counts=tuple(counts), problems=tuple(problems))
+    counts += [
+        Count(name="talks joined with their survey", found=sum(bool(c.survey) for c in conversations), expected=1_300),
+        Count(
+            name="talks with a finished survey",
+            found=sum(c.survey.get("final_emotion_intensity") is not None for c in conversations),
+            expected=1_150,
+        ),
+        Count(name="turns with feedback", found=sum(t.label("feedback") is not None for t in turns), expected=7_681),
+    ]
+    return Findings(counts=tuple(counts), problems=tuple(problems))
+
+
+ESCONV = Corpus(info=INFO, read=read, check=check)

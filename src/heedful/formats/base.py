@@ -1,0 +1,203 @@
+"""Format: how a conversation becomes model input, and how model output becomes a reply.
+
+A format writes two texts: `prompt(context)` for everything before a reply and `target(turn)` for the reply. `prompt`
+is handed a conversation that *ends* before the reply, so no format can leak the future, whatever it does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import ClassVar
+
+from heedful.errors import ConfigError, DataError, nearest
+from heedful.formats.sample import Overlong, Reply, Sample, Tokenizer, Window
+from heedful.types import Conversation, Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(ABC):
+    """Base of all formats. Subclasses are frozen dataclasses whose fields are the format's options.
+
+    Class attributes:
+        name, version: identify the template; both are written into runs, since scores of different templates differ.
+        markers: tokens that the format adds to the vocabulary.
+        needs: label sets that a *target* turn must carry to be usable.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Tokens to add to the vocabulary before training; none by default."""
+        return ()
+
+    @abstractmethod
+    def prompt(self, context: Conversation, tokenizer: Tokenizer, *, start: int = 0) -> str:
+        """The input text for the reply that follows `context`, without the turns before `start`."""
+
+    @abstractmethod
+    def target(self, turn: Turn, tokenizer: Tokenizer) -> tuple[str, str]:
+        """The text to predict, as (plan, reply with end token)."""
+
+    @abstractmethod
+    def parse(self, text: str, tokenizer: Tokenizer) -> Reply:
+        """Read a reply out of generated text (special tokens still in it); undoes `target`."""
+
+    def prepare(self, conv: Conversation) -> Conversation:
+        """The conversation in the shape that this format works on (merged runs, for instance)."""
+        return conv
+
+    def targets(self, conv: Conversation) -> list[int]:
+        """Which turns of a prepared conversation are learnt and evaluated."""
+        return [i for i in conv.targets() if all(conv.turns[i].label(s) for s in self.needs)]
+
+    def target_turn(self, conv: Conversation, index: int) -> Turn:
+        """The turn to predict at `index`; formats whose target spans several turns join them here."""
+        return conv.turns[index]
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and a short hash of all options: equal fingerprints mean equal inputs."""
+        options = json.dumps(asdict(self), sort_keys=True, default=str)
+        return f"{self.name}/v{self.version}#{hashlib.sha256(options.encode()).hexdigest()[:8]}"
+
+    # ------------------------------------------------------------------ from text to tokens
+
+    def samples(
+        self,
+        conv: Conversation,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        keep: float = 0.5,
+        overlong: Overlong = "error",
+    ) -> list[Sample]:
+        """One sample per target turn of `conv`, in order.
+
+        Args:
+            max_length: most tokens of prompt and target together.
+            keep: how much of `max_length` is kept when older context is cut, see `Window`.
+            overlong: what to do where target and last turn alone exceed `max_length`.
+
+        Raises:
+            DataError: such a turn exists and `overlong` is "error".
+        """
+        conv = self.prepare(conv)
+        window, start, out = Window(max_length=max_length, keep=keep), 0, []
+        for index in self.targets(conv):
+            sample = self._sample(conv, index, tokenizer, window=window, start=start)
+            if sample is None and overlong == "error":
+                raise DataError(
+                    f"Conversation '{conv.id}', turn {index}: the reply and the turn before it need more than "
+                    f"max_length = {max_length} tokens; raise max_length, shorten the turn or set overlong: skip."
+                )
+            if sample is not None:
+                start = sample.start
+                out.append(sample)
+        return out
+
+    def inference(
+        self, context: Conversation, tokenizer: Tokenizer, *, max_length: int, new_tokens: int
+    ) -> tuple[int, ...]:
+        """Token ids of the prompt for the reply that follows `context`, leaving room for `new_tokens`."""
+        context = self.prepare(context)
+        cache: dict[int, tuple[int, ...]] = {}
+
+        def length(at: int) -> int:
+            cache[at] = encode(self.prompt(context, tokenizer, start=at), tokenizer)
+            return len(cache[at]) + new_tokens
+
+        start = Window(max_length=max_length, keep=1.0).fit(length, start=0, last=max(len(context) - 1, 0))
+        if start is None:
+            raise DataError(
+                f"The last message alone does not fit into {max_length} tokens with {new_tokens} left for the reply; "
+                "shorten the message or raise max_length."
+            )
+        return cache[start]
+
+    def _sample(
+        self, conv: Conversation, index: int, tokenizer: Tokenizer, *, window: Window, start: int
+    ) -> Sample | None:
+        turn, context = self.target_turn(conv, index), conv.before(index)
+        plan_text, reply_text = self.target(turn, tokenizer)
+        plan = encode(plan_text, tokenizer) if plan_text else ()
+        target = plan + encode(reply_text, tokenizer)
+        cache: dict[int, tuple[int, ...]] = {}
+
+        def length(at: int) -> int:
+            cache[at] = encode(self.prompt(context, tokenizer, start=at), tokenizer)
+            return len(cache[at]) + len(target)
+
+        found = window.fit(length, start=min(start, index), last=max(index - 1, 0))
+        if found is None:
+            return None
+        return Sample(
+            id=f"{conv.id}/{index}",
+            conversation_id=conv.id,
+            turn=index,
+            prompt=cache[found],
+            target=target,
+            plan=len(plan),
+            start=found,
+            text=turn.text,
+        )
+
+
+def encode(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Token ids of `text`; special tokens that are written in it count as such, none is added."""
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def neutral(text: str, markers: Iterable[str]) -> str:
+    """`text` with every marker broken by a blank, so that a person cannot write a role change into the prompt.
+
+    >>> neutral("ok <|im_end|> now obey", ["<|im_end|>"])
+    'ok < |im_end|> now obey'
+    """
+    found = [m for m in markers if len(m) > 1 and m in text]
+    if not found:
+        return text
+    pattern = "|".join(re.escape(m) for m in sorted(found, key=len, reverse=True))
+    return re.sub(pattern, lambda m: f"{m[0][0]} {m[0][1:]}", text)
+
+
+def clean(turn: Turn, tokenizer: Tokenizer, markers: Iterable[str] = ()) -> str:
+    """The words of a turn as they may enter a prompt: stripped, and with no special token in them."""
+    return neutral(turn.text.strip(), [*tokenizer.all_special_tokens, *markers])
+
+
+def before_end(text: str, tokenizer: Tokenizer) -> str:
+    """Generated text up to the first end token, without the blanks around it."""
+    if tokenizer.eos_token:
+        text = text.split(tokenizer.eos_token, 1)[0]
+    return text.strip()
+
+
+def build(cls: type[Format], options: dict[str, object]) -> Format:
+    """A format from configuration values.
+
+    Raises:
+        ConfigError: an option that the format does not have, or a value it does not take.
+    """
+    known = [f.name for f in fields(cls)]
+    for key in options:
+        if key not in known:
+            raise ConfigError(
+                f"The format '{cls.name}' has no option '{key}'.{nearest(key, known)} It has: {', '.join(known)}."
+            )
+    try:
+        return cls(**options)  # type: ignore[arg-type]
+    except TypeError as err:
+        raise ConfigError(f"The format '{cls.name}' cannot be made from these options: {err}.") from err
+
+
+def merged(conv: Conversation) -> Conversation:
+    """Runs of one speaker joined, keeping the record otherwise as it is."""
+    return replace(conv.merged(), extra=conv.extra)

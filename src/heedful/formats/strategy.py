@@ -1,0 +1,71 @@
+"""`strategy`: ESConv's strategy token before the reply (esconv.md, "On a decoder-only LM").
+
+    utterance <eos> [Question] utterance <eos> utterance <|decide|> [Reflection of feelings] reply <eos>
+
+Paper: Liu et al. 2021, P(s, y | x) = P(s | x) * prod P(y_i | x, s, y_<i). `context_strategies=False` with
+`predict=False` is the paper's Vanilla.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from heedful import taxonomy
+from heedful.formats.base import Format, before_end, clean
+from heedful.formats.sample import Reply, Tokenizer
+from heedful.types import Conversation, Turn
+
+DECIDE = "<|decide|>"
+SET = "esconv_strategy"
+
+
+def token(strategy: str) -> str:
+    """The vocabulary entry of a strategy.
+
+    >>> token("Question")
+    '[Question]'
+    """
+    return f"[{strategy}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyFormat(Format):
+    """Options:
+    predict: write the strategy token as the first token of the target.
+    context_strategies: write the strategies of earlier supporter turns where they are labelled.
+    """
+
+    name: ClassVar[str] = "strategy"
+    predict: bool = True
+    context_strategies: bool = True
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        names = taxonomy.get(SET).names if self.predict or self.context_strategies else ()
+        return (DECIDE, *(token(name) for name in names))
+
+    def targets(self, conv: Conversation) -> list[int]:
+        found = conv.targets()
+        return [i for i in found if conv.turns[i].label(SET)] if self.predict else found
+
+    def prompt(self, context: Conversation, tokenizer: Tokenizer, *, start: int = 0) -> str:
+        end = tokenizer.eos_token or "\n"
+        return end.join(self._context(t, tokenizer) for t in context.turns[start:]) + DECIDE
+
+    def target(self, turn: Turn, tokenizer: Tokenizer) -> tuple[str, str]:
+        strategy = turn.label(SET)
+        plan = token(strategy) if self.predict and strategy else ""
+        return plan, clean(turn, tokenizer, self.markers) + (tokenizer.eos_token or "")
+
+    def parse(self, text: str, tokenizer: Tokenizer) -> Reply:
+        text = before_end(text, tokenizer)
+        for name in taxonomy.get(SET).names if self.predict else ():
+            if text.startswith(token(name)):
+                return Reply(text=text.removeprefix(token(name)).strip(), plan={SET: name})
+        return Reply(text=text)
+
+    def _context(self, turn: Turn, tokenizer: Tokenizer) -> str:
+        words, strategy = clean(turn, tokenizer, self.markers), turn.label(SET)
+        known = self.context_strategies and turn.role == "assistant" and strategy
+        return f"{token(strategy)}{words}" if known and strategy else words

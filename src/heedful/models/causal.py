@@ -1,0 +1,205 @@
+"""CausalModel: a language model with its tokenizer, loaded from a name, a folder or a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from heedful.errors import ConfigError, MissingExtraError, NotFoundError, nearest
+from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, embedded_folder
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(kw_only=True)
+class CausalModel:
+    """A causal LM, its tokenizer and where both came from. `model` is a transformers or peft model."""
+
+    model: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
+    name: str
+    note: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        found: torch.device = next(self.model.parameters()).device
+        return found
+
+    @property
+    def max_length(self) -> int:
+        """Most positions that the model was built for."""
+        config = self.model.config
+        for key in ("max_position_embeddings", "n_positions"):
+            if getattr(config, key, None):
+                return int(getattr(config, key))
+        return 1 << 20
+
+    @property
+    def pad_id(self) -> int:
+        """Any valid id: padding is masked by place, never by id, since pad and end are the same token here."""
+        for found in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if found is not None:
+                return int(found)
+        return 0
+
+
+def need_train_extra() -> None:
+    """Say how to install torch and transformers, where they are missing."""
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as err:
+        raise MissingExtraError(
+            f"This needs '{err.name}', which is not installed: pip install torch==2.13.0 'heedful[train]'"
+        ) from err
+
+
+def resolve_path(name: str) -> str:
+    """Folder or hub name behind `model_name_or_path`; embedded models are converted on first use.
+
+    Raises:
+        NotFoundError: a path that does not exist.
+    """
+    if name in EMBEDDED:
+        return str(embedded_folder(EMBEDDED[name]))
+    looks_local = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if looks_local or path.is_file():
+        raise NotFoundError(
+            f"model_name_or_path is '{name}', but there is no such folder; give a folder with a config.json, a run of "
+            f"heedful, a Hugging Face name, or '{DEFAULT_MODEL}'."
+        )
+    return name
+
+
+def load(
+    name: str = DEFAULT_MODEL,
+    *,
+    dtype: Dtype = "auto",
+    device: str | None = None,
+    adapter: bool = True,
+) -> CausalModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        name: an embedded model, a folder (a run with an adapter included) or a Hugging Face name.
+        dtype: "auto" is float32 on a CPU and bfloat16 on a GPU.
+        device: "cpu", "cuda", ...; the first GPU if there is one.
+        adapter: whether to put a run's adapter on; False gives the run's base model with the same vocabulary.
+
+    Raises:
+        NotFoundError: no model there, or a hub name without network.
+    """
+    need_train_extra()
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = dtype if dtype != "auto" else ("float32" if device == "cpu" else "bfloat16")
+    path = resolve_path(name)
+    delta = Path(path) / "adapter_config.json"
+    base = _base_of(delta) if delta.is_file() else path
+    note = EMBEDDED[base].note if base in EMBEDDED else ""
+    tokenizer = _tokenizer(path if (Path(path) / "tokenizer_config.json").is_file() else resolve_path(base))
+    model = _model(resolve_path(base), dtype=getattr(torch, kind), named=name)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if delta.is_file() and adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, path)
+    return CausalModel(model=model.to(device).eval(), tokenizer=tokenizer, name=name, note=note)
+
+
+def _base_of(delta: Path) -> str:
+    base = json.loads(delta.read_text("utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise NotFoundError(f"{delta} does not name its base model; expected 'base_model_name_or_path'.")
+    # peft writes the folder of the base; for an embedded model that is this machine's cache, wherever it is now.
+    return next((name for name in EMBEDDED if Path(base).name.startswith(name)), str(base))
+
+
+def _tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, local_files_only=offline())
+
+
+def _model(path: str, *, dtype: Any, named: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        # sdpa takes the four-dimensional masks of merged samples as they are.
+        return AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa", local_files_only=offline()
+        )
+    except OSError as err:
+        hint = " (offline: HF_HUB_OFFLINE is set)" if offline() else ""
+        raise NotFoundError(
+            f"Cannot load the model '{named}'{hint}; expected a folder, a Hugging Face name that is in the cache or "
+            f"reachable, or one of {', '.join(EMBEDDED)}.{nearest(named, EMBEDDED)}"
+        ) from err
+
+
+def offline() -> bool:
+    """Whether Hugging Face libraries were told to stay off the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
+def add_markers(causal: CausalModel, markers: tuple[str, ...]) -> tuple[int, ...]:
+    """Add a format's markers to the vocabulary; returns the ids that are new.
+
+    A new row starts as the mean of the rows of its name's sub-words (esconv.md), so that it means something already.
+    """
+    import torch
+
+    tokenizer, model = causal.tokenizer, causal.model
+    fresh = [m for m in markers if m not in tokenizer.get_vocab()]
+    if not fresh:
+        return ()
+    pieces = [tokenizer(m.strip("[]<|>"), add_special_tokens=False).input_ids for m in fresh]
+    tokenizer.add_special_tokens({"additional_special_tokens": fresh}, replace_extra_special_tokens=False)
+    ids = tuple(tokenizer.convert_tokens_to_ids(fresh))
+    if max(ids) >= model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tables = [model.get_input_embeddings().weight]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not tables[0]:
+        tables.append(head.weight)
+    with torch.no_grad():
+        for table in tables:
+            for at, parts in zip(ids, pieces, strict=True):
+                table[at] = table[parts].float().mean(0).to(table.dtype)
+    return ids
+
+
+def fingerprint(causal: CausalModel) -> str:
+    """Twelve hex digits over names, shapes and a sample of the weights: which model wrote a reply."""
+    import torch
+
+    digest = hashlib.sha256()
+    with torch.no_grad():
+        for name, parameter in sorted(causal.model.named_parameters()):
+            part = parameter.detach().flatten()
+            step = max(1, part.numel() // 64)
+            digest.update(f"{name}{tuple(parameter.shape)}".encode())
+            digest.update(part[::step].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def check_dtype(name: str) -> Dtype:
+    """`name` as a dtype that `load` takes."""
+    known: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
+    for dtype in known:
+        if name == dtype:
+            return dtype
+    raise ConfigError(f"dtype must be one of {', '.join(known)}, but it is '{name}'.{nearest(name, known)}")

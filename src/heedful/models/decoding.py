@@ -1,0 +1,221 @@
+"""How the next token is chosen: greedy, sampling, beams; one object per reply, no batch in sight.
+
+Each reply has a random stream of its own, keyed by seed and sample id. So a reply does not depend on what else was in
+the batch, an interrupted run continues with the same words, and one reply can be made again alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from heedful.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Decoding settings, named as in transformers' GenerationConfig.
+
+    Args:
+        max_new_tokens, min_new_tokens: bounds on the reply, end token included.
+        do_sample: draw instead of taking the best token.
+        temperature, top_k, top_p: shape of the distribution that is drawn from (top_k 0 = off).
+        num_beams: 1 is greedy or sampling; more is beam search (not together with do_sample).
+        length_penalty: exponent on length in a finished beam's score.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that were seen (CTRL, 2019).
+        no_repeat_ngram_size: an n-gram of prompt and reply may not be written again (0 = off).
+        seed: of the random streams.
+    """
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    seed: int = 13
+
+    def __post_init__(self) -> None:
+        if self.do_sample and self.num_beams > 1:
+            raise ConfigError("Decoding draws (do_sample: true) or searches (num_beams > 1), not both; choose one.")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:
+            raise ConfigError(
+                "Decoding needs 0 <= min_new_tokens <= max_new_tokens and max_new_tokens >= 1, but got "
+                f"{self.min_new_tokens} and {self.max_new_tokens}."
+            )
+        if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.num_beams < 1:
+            raise ConfigError("Decoding needs temperature > 0, 0 < top_p <= 1, top_k >= 0 and num_beams >= 1.")
+        if self.repetition_penalty <= 0 or self.no_repeat_ngram_size < 0:
+            raise ConfigError("Decoding needs repetition_penalty > 0 and no_repeat_ngram_size >= 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a chooser wants next: for each live branch, which earlier branch it continues and its new token."""
+
+    parents: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A finished reply. `logprobs` are log-probabilities of the chosen tokens before temperature and cut-offs."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: str
+
+
+class Chooser(Protocol):
+    """One reply in the making: takes logits [branches, V], says how to go on; `done` holds the result."""
+
+    done: Written | None
+
+    def step(self, logits: torch.Tensor) -> Step: ...
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """The random stream of one reply."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def chooser(
+    settings: Decoding, *, name: str, prompt: Sequence[int], end: frozenset[int], banned: Sequence[int] = ()
+) -> Chooser:
+    """The chooser for one reply; `banned` tokens are never written."""
+    shape = _Shape(settings, prompt=tuple(prompt), end=end, banned=tuple(banned))
+    if settings.num_beams > 1:
+        return _Beams(settings, shape)
+    return _Single(settings, shape, stream(settings.seed, name) if settings.do_sample else None)
+
+
+class _Shape:
+    """Penalties and bans, as transformers applies them, on the exact tokens of one branch."""
+
+    def __init__(
+        self, settings: Decoding, *, prompt: tuple[int, ...], end: frozenset[int], banned: tuple[int, ...]
+    ) -> None:
+        self.settings, self.prompt, self.end, self.banned = settings, prompt, end, list(banned)
+
+    def __call__(self, logits: torch.Tensor, written: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        s = self.settings
+        out = logits.clone()
+        if s.repetition_penalty != 1.0:
+            seen = torch.tensor(sorted({*self.prompt, *written}), device=out.device)
+            values = out[seen]
+            out[seen] = torch.where(values < 0, values * s.repetition_penalty, values / s.repetition_penalty)
+        blocked = list(self.banned)
+        if s.no_repeat_ngram_size:
+            blocked += _repeats((*self.prompt, *written), s.no_repeat_ngram_size)
+        if len(written) < s.min_new_tokens:
+            blocked += self.end
+        if blocked:
+            out[blocked] = -torch.inf
+        return out
+
+
+def _repeats(tokens: tuple[int, ...], n: int) -> list[int]:
+    if len(tokens) < n:
+        return []
+    tail = tokens[len(tokens) - n + 1 :]
+    return [tokens[i + n - 1] for i in range(len(tokens) - n + 1) if tokens[i : i + n - 1] == tail]
+
+
+class _Single:
+    """Greedy (no stream) or sampling."""
+
+    def __init__(self, settings: Decoding, shape: _Shape, draw: np.random.Generator | None) -> None:
+        self.settings, self.shape, self.draw = settings, shape, draw
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.done: Written | None = None
+
+    def step(self, logits: torch.Tensor) -> Step:
+        row = logits[0].float()
+        shaped = self.shape(row, self.tokens)
+        token = int(shaped.argmax()) if self.draw is None else self._sample(shaped, self.draw)
+        self.logprobs.append(float(row[token] - row.logsumexp(0)))
+        self.tokens.append(token)
+        if token in self.shape.end or len(self.tokens) == self.settings.max_new_tokens:
+            finish = "stop" if token in self.shape.end else "length"
+            self.done = Written(tokens=tuple(self.tokens), logprobs=tuple(self.logprobs), finish=finish)
+        return Step(parents=(0,), tokens=(token,))
+
+    def _sample(self, logits: torch.Tensor, draw: np.random.Generator) -> int:
+        s = self.settings
+        values, order = (logits / s.temperature).sort(descending=True)
+        if s.top_k:
+            values, order = values[: s.top_k], order[: s.top_k]
+        mass = values.double().softmax(0).cumsum(0).cpu().numpy()
+        # top-p keeps the tokens whose *preceding* mass is below p, so at least one stays (Holtzman et al. 2020).
+        keep = 1 + int(np.searchsorted(mass, s.top_p, side="left")) if s.top_p < 1 else len(mass)
+        mass = mass[: min(keep, len(mass))]
+        return int(order[int(np.searchsorted(mass, draw.random() * mass[-1], side="right").clip(0, len(mass) - 1))])
+
+
+class _Beams:
+    """Beam search with the scores and the stopping rule of transformers (`early_stopping=False`)."""
+
+    def __init__(self, settings: Decoding, shape: _Shape) -> None:
+        self.settings, self.shape = settings, shape
+        self.live: list[tuple[float, tuple[int, ...], tuple[float, ...]]] = [(0.0, (), ())]
+        self.finished: list[tuple[float, Written]] = []
+        self.done: Written | None = None
+
+    def step(self, logits: torch.Tensor) -> Step:
+        import torch
+
+        s, width = self.settings, self.settings.num_beams
+        raw = logits.float().log_softmax(-1)
+        scores = torch.stack([self.shape(row, t) for row, (_, t, _) in zip(raw, self.live, strict=True)])
+        total = scores + torch.tensor([b[0] for b in self.live], device=scores.device)[:, None]
+        values, flat = total.flatten().topk(min(2 * width, total.numel()))
+        vocabulary = total.shape[1]
+        following: list[tuple[float, tuple[int, ...], tuple[float, ...]]] = []
+        parents: list[int] = []
+        for rank, (value, index) in enumerate(zip(values.tolist(), flat.tolist(), strict=True)):
+            parent, token = divmod(index, vocabulary)
+            if value == -np.inf:
+                continue
+            _, tokens, logprobs = self.live[parent]
+            extended = (value, (*tokens, token), (*logprobs, float(raw[parent, token])))
+            if token in self.shape.end:
+                if rank < width:  # as transformers: an end outside the best `width` candidates does not count
+                    self._finish(extended, "stop")
+            elif len(following) < width:
+                following.append(extended)
+                parents.append(parent)
+        self.live = following
+        length = len(following[0][1]) if following else s.max_new_tokens
+        if length >= s.max_new_tokens or not following or self._settled(length):
+            if length >= s.max_new_tokens and not self._settled(length):
+                for beam in following:
+                    self._finish(beam, "length")
+            self.done = max(self.finished, key=lambda f: f[0])[1]
+        return Step(parents=tuple(parents), tokens=tuple(b[1][-1] for b in following))
+
+    def _finish(self, beam: tuple[float, tuple[int, ...], tuple[float, ...]], how: str) -> None:
+        value, tokens, logprobs = beam
+        score = value / (len(tokens) ** self.settings.length_penalty)
+        self.finished.append((score, Written(tokens=tokens, logprobs=logprobs, finish=how)))
+        self.finished = sorted(self.finished, key=lambda f: -f[0])[: self.settings.num_beams]
+
+    def _settled(self, length: int) -> bool:
+        if len(self.finished) < self.settings.num_beams or not self.live:
+            return len(self.finished) >= self.settings.num_beams
+        best = self.live[0][0] / (length**self.settings.length_penalty)
+        return best <= self.finished[-1][0]

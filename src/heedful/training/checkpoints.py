@@ -1,0 +1,73 @@
+"""Checkpoints that can be trusted: one counts only if it was written to the end.
+
+The trainer writes a dozen files, and a full disk or a kill can stop it between any two. After the last one a seal with
+the size of each file is put beside them; resuming takes the newest checkpoint whose seal agrees with the files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from heedful.errors import ConfigError, NotFoundError
+
+SEAL = "heedful-seal.json"
+_NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def seal(folder: Path) -> None:
+    """Mark `folder` as complete."""
+    sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name != SEAL}
+    scratch = folder / (SEAL + ".part")
+    with scratch.open("w", encoding="utf-8") as file:
+        json.dump(sizes, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, folder / SEAL)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether `folder` has a seal and every sealed file still has its size."""
+    try:
+        sizes = json.loads((folder / SEAL).read_text("utf-8"))
+        return bool(sizes) and all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint in `folder`, or None."""
+    if not folder.is_dir():
+        return None
+    found = [(int(m[1]), p) for p in folder.iterdir() if (m := _NAME.search(p.name)) and is_complete(p)]
+    return max(found)[1] if found else None
+
+
+def to_resume(folder: Path, wanted: bool | str) -> Path | None:
+    """The checkpoint to go on from: None to start anew.
+
+    Args:
+        folder: the run's checkpoint folder.
+        wanted: the configuration's `resume_from_checkpoint`; True takes the newest complete one.
+
+    Raises:
+        NotFoundError: a checkpoint was asked for and there is none.
+        ConfigError: the one that was named is not complete.
+    """
+    if wanted is False:
+        return None
+    if wanted is True:
+        found = newest(folder)
+        if found is None:
+            raise NotFoundError(f"There is no complete checkpoint in {folder} to resume from; start without --resume.")
+        return found
+    path = Path(wanted)
+    if not path.is_dir():
+        raise NotFoundError(f"resume_from_checkpoint names '{path}', which is no folder.")
+    if not is_complete(path):
+        raise ConfigError(
+            f"The checkpoint {path} was not written to its end; set resume_from_checkpoint: true instead."
+        )
+    return path

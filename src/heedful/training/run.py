@@ -1,0 +1,274 @@
+"""A training run from a configuration to a folder that peft, transformers and `heedful chat` can open."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from heedful import corpora, formats
+from heedful.errors import RunError, UserError
+from heedful.formats import Format
+from heedful.models import DELTAS
+from heedful.models.causal import CausalModel, add_markers, load, need_train_extra, offline, resolve_path
+from heedful.models.delta import DeltaSettings, attach, trainable
+from heedful.settings import write_yaml
+from heedful.training.card import model_card
+from heedful.training.checkpoints import newest, to_resume
+from heedful.training.config import TrainConfig
+from heedful.training.data import Prepared, prepare, refuse_leaks
+from heedful.training.plan import Plan, make_plan
+from heedful.types import Conversation
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run: where it lies and what its summary says."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Everything a run needs besides the model's weights."""
+
+    fmt: Format
+    train: Prepared
+    evaluation: Prepared | None
+    notes: tuple[str, ...]
+    licence: str | None
+
+
+def default_folder(config: TrainConfig) -> Path:
+    """`runs/<time>_<method>_<model>_<seed>`: names sort by time."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    model = Path(config.model_name_or_path).name
+    return Path("runs") / f"{now}_{config.method}_{model}_{config.seed}"
+
+
+def load_split(config: TrainConfig, split: str | None, limit: int | None) -> list[Conversation]:
+    """Conversations of one split, the first `limit` of them."""
+    found = corpora.load(config.dataset, split, **config.dataset_options)
+    return found[:limit] if limit else found
+
+
+def gather(config: TrainConfig, tokenizer: Any) -> Inputs:
+    """Load, check and render the data of a run.
+
+    Raises:
+        UserError: whatever is wrong with dataset, split or format, in one sentence.
+    """
+    fmt = formats.make(config.format)
+    train = load_split(config, config.train_split, config.max_train_conversations)
+    held = load_split(config, config.eval_split, config.max_eval_conversations) if config.eval_split else []
+    notes = _leak_notes(config, train, held)
+    options: dict[str, Any] = {
+        "max_length": config.max_length,
+        "keep": config.keep_context,
+        "overlong": config.overlong,
+    }
+    return Inputs(
+        fmt=fmt,
+        train=prepare(train, fmt, tokenizer, **options),
+        evaluation=prepare(held, fmt, tokenizer, **options) if held else None,
+        notes=tuple(notes),
+        licence=next((c.licence for c in train if c.licence), None),
+    )
+
+
+def _leak_notes(config: TrainConfig, train: list[Conversation], held: list[Conversation]) -> list[str]:
+    named = [replace(c, split="train") for c in train] + [replace(c, split="eval") for c in held]
+    if not config.allow_leaks:
+        return refuse_leaks(config.dataset, [c for c in train if c.split], [c for c in held if c.split])
+    return ["leaks allowed by configuration: " + f.sentence() for f in corpora.find_leaks(named).leaks]
+
+
+def dry_run(config: TrainConfig) -> Plan:
+    """What `train` would do; needs the tokenizer, loads no weights."""
+    need_train_extra()
+    tokenizer = _tokenizer_for(config)
+    inputs = gather(config, tokenizer)
+    return make_plan(config, inputs.train, inputs.evaluation)
+
+
+def _tokenizer_for(config: TrainConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve_path(config.model_name_or_path), local_files_only=offline())
+    fmt = formats.make(config.format)
+    fresh = [m for m in fmt.markers if m not in tokenizer.get_vocab()]
+    if fresh:
+        tokenizer.add_special_tokens({"additional_special_tokens": fresh}, replace_extra_special_tokens=False)
+    return tokenizer
+
+
+def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple[Any, ...] = ()) -> Run:
+    """Run supervised training as configured.
+
+    Args:
+        say: takes one line of progress.
+        callbacks: transformers callbacks, for progress bars.
+
+    Raises:
+        UserError: something in the configuration, the data or the model's place.
+        RunError: the loss is not a number, or the disk is full.
+    """
+    need_train_extra()
+    from heedful.training.sft import sft, use_bf16
+
+    folder = Path(config.output_dir) if config.output_dir else default_folder(config)
+    checkpoints = folder / "checkpoints"
+    resume = to_resume(checkpoints, config.resume_from_checkpoint)
+    if resume is None and newest(checkpoints) is not None:
+        raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
+    main = int(os.environ.get("RANK", "0")) == 0
+    say(f"model {config.model_name_or_path}")
+    bf16 = use_bf16(config.precision, on_cpu=_on_cpu())
+    # A frozen base can be kept in bf16: autocast would round it so anyway at every step.
+    causal = load(config.model_name_or_path, dtype="bfloat16" if bf16 and config.delta != "full" else "float32")
+    fmt = formats.make(config.format)
+    new_tokens = add_markers(causal, fmt.markers)
+    inputs = gather(config, causal.tokenizer)
+    plan = make_plan(config, inputs.train, inputs.evaluation, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    say(
+        f"data {config.dataset}: {plan.conversations:,} passes for {plan.targets:,} supporter turns, "
+        f"{plan.tokens:,} tokens (one by one: {plan.separate_tokens:,}); {plan.steps:,} steps"
+    )
+    _prepare_folder(folder, config, causal, inputs, plan, main=main)
+    causal.model = _with_delta(config, causal, new_tokens)
+    causal.model.train()
+    metrics = folder / "metrics.jsonl"
+    outcome = sft(
+        config,
+        causal,
+        inputs.train,
+        inputs.evaluation if config.eval_steps else None,
+        folder=checkpoints,
+        resume=resume,
+        log=lambda values, step: _append(metrics, {"step": step, **values}),
+        callbacks=callbacks,
+    )
+    causal.model.eval()
+    if not main:
+        return Run(folder=folder, summary={})
+    return _finish(config, causal, inputs, plan, folder, outcome)
+
+
+def _on_cpu() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _with_delta(config: TrainConfig, causal: CausalModel, new_tokens: tuple[int, ...]) -> Any:
+    targets = config.lora_target
+    settings = DeltaSettings(
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else tuple(targets),
+        new_tokens=new_tokens,
+    )
+    made = DELTAS.get(config.delta)(settings)
+    if made is None:
+        return causal.model
+    model = attach(causal.model, made, name=config.delta)
+    if config.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return model
+
+
+def _prepare_folder(
+    folder: Path, config: TrainConfig, causal: CausalModel, inputs: Inputs, plan: Plan, *, main: bool
+) -> None:
+    if not main:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise UserError(f"Cannot create output_dir {folder} ({err.strerror}); choose another.") from err
+    need = 3 * 16 * trainable(causal.model)[1] if config.delta == "full" else 1 << 28
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise RunError(
+            f"{folder} has {free / 2**30:.1f} GiB free, and checkpoints of this run need about {need / 2**30:.1f} GiB; "
+            "free some space, choose another output_dir or set save_total_limit: 1."
+        )
+    write_yaml(folder / "config.resolved.yaml", resolved(config, inputs.fmt, plan))
+
+
+def resolved(config: TrainConfig, fmt: Format, plan: Plan) -> dict[str, Any]:
+    """Every value of a run with versions and hashes; running it again reproduces the run."""
+    return {
+        **config.model_dump(),
+        "resume_from_checkpoint": False,
+        "x_heedful": {
+            "format_fingerprint": fmt.fingerprint,
+            "data_hash": plan.data_hash,
+            "plan": plan.to_dict(),
+            "versions": versions(),
+            "command": " ".join(["heedful", *sys.argv[1:]]),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    out = {"python": platform.python_version()}
+    for name in ("heedful", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy"):
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            out[name] = "missing"
+    return out
+
+
+def _append(path: Path, values: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def _finish(config: TrainConfig, causal: CausalModel, inputs: Inputs, plan: Plan, folder: Path, outcome: Any) -> Run:
+    trained, everything = trainable(causal.model)
+    summary: dict[str, Any] = {
+        "kind": "train",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "method": config.method,
+        "model": config.model_name_or_path,
+        "model_note": causal.note,
+        "delta": config.delta,
+        "trainable_parameters": trained,
+        "parameters": everything,
+        "steps": outcome.steps,
+        "planned_steps": plan.steps,
+        "stopped": outcome.stopped,
+        "seconds": round(outcome.seconds, 1),
+        "tokens": outcome.tokens,
+        "best_eval_loss": outcome.best_eval_loss,
+        "format": inputs.fmt.fingerprint,
+        "dataset": config.dataset,
+        "licence": inputs.licence,
+        "data_hash": plan.data_hash,
+        "notes": list(inputs.notes),
+        "seed": config.seed,
+        "versions": versions(),
+    }
+    causal.model.save_pretrained(str(folder))
+    causal.tokenizer.save_pretrained(str(folder))
+    (folder / "README.md").write_text(model_card(config, summary, plan), "utf-8")
+    scratch = folder / "summary.json.part"
+    scratch.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+    os.replace(scratch, folder / "summary.json")
+    return Run(folder=folder, summary=summary)

@@ -1,0 +1,284 @@
+"""Supervised training on whole conversations.
+
+The loop, mixed precision, accumulation, several processes and resuming are transformers' Trainer and accelerate; ours
+is what enters them: one packed tree per conversation with the loss on every supporter turn.
+
+    L = - 1/N * sum over all targets of log p(token | path),   N = target tokens of the whole (global) batch
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from heedful.errors import RunError
+from heedful.formats import TokenTree, pack
+from heedful.models.causal import CausalModel
+from heedful.models.forward import predictions, tensors
+from heedful.training.checkpoints import seal
+from heedful.training.config import TrainConfig
+from heedful.training.data import LengthBatches, Prepared
+
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a finished loop reports; `stopped` says why it ended (`done`, `time` or `early`)."""
+
+    steps: int
+    seconds: float
+    tokens: int
+    stopped: str
+    best_eval_loss: float | None
+
+
+def sft(
+    config: TrainConfig,
+    causal: CausalModel,
+    train: Prepared,
+    evaluation: Prepared | None,
+    *,
+    folder: Path,
+    resume: Path | None = None,
+    log: Log | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Outcome:
+    """Train `causal.model` in place.
+
+    Args:
+        folder: where checkpoints go.
+        resume: a complete checkpoint to go on from.
+        log: called with the numbers of a step.
+
+    Raises:
+        RunError: the loss is not a number, or the disk is full; earlier checkpoints stay.
+    """
+    arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
+    clock = _Clock(config.max_seconds)
+    own: list[TrainerCallback] = [clock, _Seal(), *callbacks]
+    if config.early_stopping_patience is not None:
+        own.append(EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold))
+    trainer = ConversationTrainer(
+        model=causal.model,
+        args=arguments,
+        train_dataset=train.trees,
+        eval_dataset=evaluation.trees if evaluation else None,
+        data_collator=Collator(causal.pad_id),
+        callbacks=own,
+    )
+    trainer.heedful_log = log
+    trainer.add_callback(_Epoch(trainer))
+    begun = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except (OSError, RuntimeError) as err:
+        if not _disk_is_full(err):
+            raise
+        raise RunError(
+            f"The disk is full: a checkpoint could not be written to {folder}. Free some space and continue with "
+            "--resume; the last complete checkpoint is kept."
+        ) from err
+    steps = trainer.state.global_step
+    best = trainer.state.best_metric
+    early = steps < trainer.state.max_steps and not clock.rang
+    return Outcome(
+        steps=steps,
+        seconds=time.monotonic() - begun,
+        tokens=trainer.tokens_seen,
+        stopped="time" if clock.rang else "early" if early else "done",
+        best_eval_loss=None if best is None else float(best),
+    )
+
+
+class Collator:
+    """Trees -> one packed batch of tensors."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, trees: Sequence[TokenTree]) -> dict[str, torch.Tensor]:
+        packed = pack(trees, pad_id=self.pad_id)
+        return {**tensors(packed), "filled": torch.tensor(packed.filled)}
+
+
+class ConversationTrainer(Trainer):
+    """transformers' Trainer with our batches, our loss and a token-weighted validation loss."""
+
+    heedful_log: Log | None = None
+    tokens_seen = 0
+    sampler: LengthBatches | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Our loss is divided by the targets of the whole accumulated batch already.
+        self.loss_is_scaled_for_ga = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        trees: list[TokenTree] = train_dataset if train_dataset is not None else self.train_dataset
+        world = max(1, self.args.world_size)
+        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * world
+        self.sampler = LengthBatches([len(t) for t in trees], global_batch=size, seed=self.args.seed)
+        return self.sampler
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
+        if not batch_samples:
+            return None
+        count = torch.tensor(sum(len(b["label"]) for b in batch_samples), device=device)
+        return self.accelerator.gather(count.reshape(1)).sum() if self.args.world_size > 1 else count
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        total = -predictions(model, inputs).sum()
+        if not torch.isfinite(total):
+            raise RunError(
+                f"The loss became {total.item()} at step {self.state.global_step}; lower learning_rate or use "
+                "precision: fp32, then continue with --resume from the last good checkpoint."
+            )
+        self.tokens_seen += int(inputs["filled"])
+        items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"])
+        # Gradients are averaged over processes, and `items` counts all of them: undo the average.
+        loss = total * self.args.world_size / items
+        return (loss, None) if return_outputs else loss
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        trees: list[TokenTree] = eval_dataset if eval_dataset is not None else self.eval_dataset
+        mine = sorted(range(len(trees)), key=lambda i: -len(trees[i]))
+        mine = mine[self.args.process_index :: max(1, self.args.world_size)]
+        size = self.args.per_device_eval_batch_size
+        sums = torch.zeros(2, dtype=torch.float64)
+        self.model.eval()
+        for begin in range(0, len(mine), size):
+            batch = self._prepare_inputs(self.data_collator([trees[i] for i in mine[begin : begin + size]]))
+            with torch.no_grad(), self.accelerator.autocast():
+                nll = -predictions(self.model, batch)
+            sums += torch.tensor([nll.double().sum().item(), float(len(nll))], dtype=torch.float64)
+        self.model.train()
+        if self.args.world_size > 1:
+            sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum").cpu()
+        loss = float(sums[0] / sums[1])
+        metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_perplexity": math.exp(min(loss, 50.0))}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if self.heedful_log and self.is_world_process_zero() and "train_runtime" not in logs:
+            self.heedful_log({k: v for k, v in logs.items() if isinstance(v, float)}, self.state.global_step)
+
+
+class _Epoch(TrainerCallback):
+    """Tells the sampler which epoch begins: accelerate's wrappers do not pass it on when a run is resumed."""
+
+    def __init__(self, trainer: ConversationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.sampler is not None:
+            self.trainer.sampler.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
+
+
+class _Clock(TrainerCallback):
+    """Ends training when its time is over."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit, self.begun, self.rang = limit, time.monotonic(), False
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if (
+            self.limit is not None
+            and time.monotonic() - self.begun > self.limit
+            and state.global_step < state.max_steps
+        ):
+            self.rang = control.should_training_stop = True
+
+
+class _Seal(TrainerCallback):
+    """Seals a checkpoint once all its files are written."""
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            seal(folder)
+
+
+def use_bf16(precision: str, *, on_cpu: bool) -> bool:
+    """Whether mixed precision runs in bf16: where it was asked for, or where the machine computes it in hardware."""
+    if precision != "auto":
+        return precision == "bf16"
+    if on_cpu:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return torch.cuda.is_bf16_supported()
+
+
+def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bool) -> TrainingArguments:
+    at_steps = evaluates and config.eval_steps is not None
+    return TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=on_cpu,
+        seed=config.seed,
+        data_seed=config.seed,
+        bf16=use_bf16(config.precision, on_cpu=on_cpu),
+        fp16=config.precision == "fp16",
+        gradient_checkpointing=config.gradient_checkpointing,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        num_train_epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_eval_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if at_steps else "no",
+        eval_steps=config.eval_steps if at_steps else None,
+        save_strategy="steps",
+        save_steps=_save_steps(config) if at_steps else config.save_steps,
+        save_total_limit=config.save_total_limit,
+        # The best model can only be taken back if it was saved, so the two rhythms must meet.
+        load_best_model_at_end=at_steps,
+        metric_for_best_model="eval_loss" if at_steps else None,
+        greater_is_better=False if at_steps else None,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,
+        log_level="error",
+    )
+
+
+def _save_steps(config: TrainConfig) -> int:
+    every = config.eval_steps or config.save_steps
+    return max(1, round(config.save_steps / every)) * every
+
+
+def _disk_is_full(err: BaseException) -> bool:
+    full = os.strerror(28).lower()
+    return getattr(err, "errno", None) == 28 or full in str(err).lower() or "os error 28" in str(err).lower()
