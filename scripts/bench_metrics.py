@@ -4,8 +4,8 @@
     python scripts/bench_metrics.py                       # 2,801 invented pairs, where the file is not at hand
     python scripts/bench_metrics.py --no-bert             # what needs no network only
 
-One process, one thread count, the same texts; libraries are imported first, and loading WordNet and the encoder counts on both
-sides. Values are compared per metric; a difference above the tolerance ends with exit code 1.
+One process, one thread count, the same texts; libraries are imported first, and loading WordNet and the encoder counts
+on both sides. Values are compared per metric; a difference above the tolerance ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ from heedful.scoring.text import sentences
 from heedful.scoring.wordnet import find
 
 WORDS = (
-    "i you we feel felt hear sorry that this must be is was very hard tired sad alone work family friend sleep talk about it "
-    "the a and but so when what would help today week try maybe slowly breathing walking because really sounds understand"
-).split()
+    "i you we feel felt hear sorry that this must be is was very hard tired sad alone work family friend sleep talk "
+    "about it the a and but so when what would help today week try maybe slowly breathing walking because really sounds"
+)
 Values = dict[str, float]
 
 
 def invented(n: int) -> Rows:
     """Pairs of random sentences of about the length of ESConv's replies."""
     draw = random.Random(13)
+    words = WORDS.split()
 
     def text() -> str:
-        parts = [" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) for _ in range(draw.randint(1, 3))]
+        parts = [" ".join(draw.choices(words, k=draw.randint(3, 12))) for _ in range(draw.randint(1, 3))]
         return " ".join(part.capitalize() + draw.choice(".?!") for part in parts)
 
     return Rows.of([text() for _ in range(n)], [text() for _ in range(n)])

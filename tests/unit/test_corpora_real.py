@@ -145,3 +145,10 @@ def test_empathetic_dialogues_in_a_minute() -> None:
     start = time.monotonic()
     assert valid("empathetic_dialogues")["utterances"] == 107_247
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.slow
+@pytest.mark.data("esconv", "mesc", "empathetic_dialogues", "counsel_chat", "annomi")
+def test_commons_shares_no_nine_words_with_any_of_them() -> None:
+    report = corpora.validate("commons")
+    assert report.ok, report.problems

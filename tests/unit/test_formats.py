@@ -54,7 +54,9 @@ def setup(case: tuple[dict[str, Any], str]) -> tuple[Format, Any]:
 
 
 every_format = pytest.mark.parametrize("case", CASES, ids=spec_id)
-# Examples are few, because there are twenty formats; what they find is kept in no database, so runs are equal.
+# A shared machine is slow now and then; equal examples in every run.
+steady = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+# Examples are few, because there are twenty formats.
 odd = settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 PIECES = (
@@ -285,10 +287,8 @@ def test_parse_undoes_target(case: tuple[dict[str, Any], str], conv: Conversatio
 
 @every_format
 @odd
-@given(data=st.data(), conv=talks())
-def test_nobody_can_write_a_special_token(
-    case: tuple[dict[str, Any], str], data: st.DataObject, conv: Conversation
-) -> None:
+@given(conv=talks())
+def test_nobody_can_write_a_special_token(case: tuple[dict[str, Any], str], conv: Conversation) -> None:
     """As many special tokens as in the same conversation with harmless words, at the same places of the order."""
     fmt, tokenizer = setup(case)
     special = set(tokenizer.get_added_vocab().values())
@@ -302,10 +302,8 @@ def test_nobody_can_write_a_special_token(
 
 @every_format
 @odd
-@given(data=st.data(), conv=talks())
-def test_no_future_turn_leaks_into_an_input(
-    case: tuple[dict[str, Any], str], data: st.DataObject, conv: Conversation
-) -> None:
+@given(conv=talks())
+def test_no_future_turn_leaks_into_an_input(case: tuple[dict[str, Any], str], conv: Conversation) -> None:
     fmt, tokenizer = setup(case)
     conv = fmt.prepare(conv)
     for sample in samples(fmt, conv, tokenizer):
@@ -459,6 +457,7 @@ def test_a_window_needs_room(limit: int, keep: float) -> None:
         Window(max_length=limit, keep=keep)
 
 
+@steady
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_neutral_breaks_every_marker_and_changes_nothing_else(text: str) -> None:
     markers = [p for p in PIECES if p.startswith(("<|", "[")) and p.endswith((">", "]"))]
@@ -478,7 +477,7 @@ def test_tokens_that_are_in_the_vocabulary_without_a_name_are_broken_too() -> No
 
 def test_fingerprints_tell_all_options_apart() -> None:
     prints = {make(spec).fingerprint for spec in SPECS}
-    assert len(prints) == len(SPECS) - 2  # a few specs write out the default
+    assert len(prints) == len(SPECS)
     assert make("chat").fingerprint == make({"name": "chat"}).fingerprint
     assert make("chat").fingerprint.startswith("chat/v1#")
 

@@ -230,7 +230,8 @@ def _show_report(report: Report) -> None:
         mark = "" if c.expected is None else ("ok" if c.ok else "differs")
         table.add_row(c.name, "" if c.expected is None else f"{c.expected:,}", f"{c.found:,}", mark)
     _print(table)
-    click.echo(f"files with the known hash: {report.files_ok}")
+    if report.files_ok:
+        click.echo(f"files with the known hash: {report.files_ok}")
     click.echo(f"leaks: {len(report.leaks.leaks)} kinds, overlaps: {len(report.leaks.overlaps)} kinds, ", nl=False)
     click.echo(f"{report.leaks.turns:,} turns compared")
     for sentence in report.warnings:

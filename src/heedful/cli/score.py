@@ -72,7 +72,8 @@ def score_command(
     if as_json:
         click.echo(json.dumps(_to_dict(table, columns, beside, tests), ensure_ascii=False, indent=2))
         return
-    console = Console(soft_wrap=True)
+    # Piped output counts as 80 columns wide, which would cut names and numbers.
+    console = Console(soft_wrap=True, width=max(Console().width, 110))
     _print_table(console, table, columns, beside)
     if tests:
         _print_tests(console, tests, file, against)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from heedful.errors import DataError, nearest
 
@@ -56,6 +56,14 @@ class Scored(_Record):
     n: NonNegativeInt = 0
     unscored: NonNegativeInt = 0
     reason: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_why(cls, entry: Any) -> Any:
+        """NaN has no reason of its own in a summary, and a value without one would look forgotten."""
+        if isinstance(entry, Mapping) and isinstance(value := entry.get("value"), float) and not math.isfinite(value):
+            return {**entry, "reason": entry.get("reason") or "the value is not a finite number"}
+        return entry
 
 
 class System(_Record):
@@ -121,9 +129,9 @@ class Example(_Record):
 class Training(_Record):
     """Loss by step, on the training part and held out, and what the training cost."""
 
-    steps: tuple[float, ...]
+    steps: tuple[int | float, ...]
     loss: tuple[Number, ...]
-    eval_steps: tuple[float, ...] = ()
+    eval_steps: tuple[int | float, ...] = ()
     eval_loss: tuple[Number, ...] = ()
     tokens: NonNegativeInt
     seconds: float

@@ -8,11 +8,12 @@ light strokes; no meaning hangs on colour alone (filled or hollow, solid or dash
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 _MOST_POINTS = 400
+_REACH = 46  # half the width of a forest row that the scale takes, in %
 _TOP, _TALL, _LEFT, _WIDE = 34, 210, 10.0, 88.0  # plot area: y in px, x in % of the width
 _INK, _SOFT = "var(--ink,#1b1b1b)", "var(--rule,#c9c9c9)"
 
@@ -45,18 +46,17 @@ def forest_row(*, value: float, low: float | None, high: float | None, limit: fl
         parts += [_line(x, 9, x, 19, "var(--mark,#0072B2)", "2") for x in (left, right)]
     fill = "var(--mark,#0072B2)" if sure else "var(--paper,#ffffff)"
     parts.append(
-        f"<circle cx='{_across(value, limit)}' cy='14' r='5' fill='{fill}' stroke='var(--mark,#0072B2)' "
-        "stroke-width='2'/>"
+        f"<circle cx='{_across(value, limit)}' cy='14' r='5' stroke-width='2' "
+        f"style='fill:{fill};stroke:var(--mark,#0072B2)'/>"
     )
     return f"<svg class='strip' width='100%' height='28' aria-hidden='true'>{''.join(parts)}</svg>"
 
 
 def forest_axis(*, left: str, right: str) -> str:
     """The scale above the rows of one metric: its two ends and the zero between them."""
-    return (
-        "<svg class='strip' width='100%' height='20' aria-hidden='true'>"
-        f"{_text('0%', 14, left)}{_text('50%', 14, '0', anchor='middle')}{_text('100%', 14, right, anchor='end')}</svg>"
-    )
+    ends = ((f"{50 - _REACH}%", left, "start"), ("50%", "0", "middle"), (f"{50 + _REACH}%", right, "end"))
+    parts = [_text(x, 13, text, anchor=anchor) + _line(x, 17, x, 22, _INK, "1") for x, text, anchor in ends]
+    return f"<svg class='strip' width='100%' height='22' aria-hidden='true'>{''.join(parts)}</svg>"
 
 
 def curves(lines: Sequence[Curve], *, title: str, x_label: str) -> str:
@@ -74,7 +74,7 @@ def curves(lines: Sequence[Curve], *, title: str, x_label: str) -> str:
     x_low, x_high = min(x for x, _ in found), max(x for x, _ in found)
     marks = ticks(min(y for _, y in found), max(y for _, y in found))
     y_low, y_high = marks[0], marks[-1]
-    places = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9))
+    places = next(n for n in range(13) if all(math.isclose(mark, round(mark, n), abs_tol=1e-12) for mark in marks))
 
     def at(x: float, y: float) -> str:
         across = 500.0 if x_high == x_low else 1000 * (x - x_low) / (x_high - x_low)
@@ -123,7 +123,7 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _path(line: Curve, points: Sequence[tuple[float, float | None]], at: _Place) -> str:
+def _path(line: Curve, points: Sequence[tuple[float, float | None]], at: Callable[[float, float], str]) -> str:
     """The line in pieces between gaps, and a dot at each point while they are few."""
     steps, pen = [], "M"
     for x, y in points:
@@ -134,7 +134,9 @@ def _path(line: Curve, points: Sequence[tuple[float, float | None]], at: _Place)
         pen = "L"
     dots = "".join(f"M{at(x, y)}h0" for x, y in points if y is not None) if len(points) <= 40 else ""
     dash = " stroke-dasharray='7 4'" if line.style == "dashed" else ""
-    common = f"fill='none' style='stroke:{escape(line.colour)}' stroke-linecap='round' vector-effect='non-scaling-stroke'"
+    common = (
+        f"fill='none' style='stroke:{escape(line.colour)}' stroke-linecap='round' vector-effect='non-scaling-stroke'"
+    )
     marks = f"<path d='{dots}' stroke-width='7' {common}/>" if dots else ""
     return f"<path d='{''.join(steps)}' stroke-width='2' stroke-linejoin='round' {common}{dash}/>{marks}"
 
@@ -150,9 +152,9 @@ def _legend(lines: Sequence[Curve]) -> list[str]:
 
 
 def _across(value: float, limit: float) -> str:
-    """Where `value` lies, in % of the width; 4 % stay free at both ends for the dot."""
+    """Where `value` lies, in % of the width; a little stays free at both ends for the dot."""
     share = value / limit if limit > 0 else 0.0
-    return f"{50 + 46 * max(-1.0, min(1.0, share)):.2f}%"
+    return f"{50 + _REACH * max(-1.0, min(1.0, share)):.2f}%"
 
 
 def _line(x1: str, y1: float, x2: str, y2: float, colour: str, width: str, more: str = "") -> str:

@@ -51,7 +51,7 @@ def make(spec: str | Mapping[str, Any]) -> Format:
         NotFoundError: no such format.
         ConfigError: an option that it does not have.
     """
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError("A format needs a 'name', for instance format: {name: chat}.")

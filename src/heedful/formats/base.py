@@ -169,8 +169,14 @@ def neutral(text: str, markers: Iterable[str]) -> str:
 
 
 def clean(turn: Turn, tokenizer: Tokenizer, markers: Iterable[str] = ()) -> str:
-    """The words of a turn as they may enter a prompt: stripped, and with no special token in them."""
-    return neutral(turn.text.strip(), [*tokenizer.all_special_tokens, *markers])
+    """The words of a turn as they may enter a prompt: stripped, and with no special token in them.
+
+    All added entries count that look like a mark (`<|header|>`, `<think>`): many a tokenizer names only its end token
+    special. Words and runs of blanks that someone added to the vocabulary are left alone.
+    """
+    text = turn.text.strip()
+    added = [t for t in tokenizer.get_added_vocab() if t in text and re.search(r"[^\w\s'-]", t)]
+    return neutral(text, {*tokenizer.all_special_tokens, *added, *markers})
 
 
 def before_end(text: str, tokenizer: Tokenizer) -> str:
@@ -193,7 +199,7 @@ def build(cls: type[Format], options: dict[str, object]) -> Format:
                 f"The format '{cls.name}' has no option '{key}'.{nearest(key, known)} It has: {', '.join(known)}."
             )
     try:
-        return cls(**options)  # type: ignore[arg-type]
+        return cls(**options)
     except TypeError as err:
         raise ConfigError(f"The format '{cls.name}' cannot be made from these options: {err}.") from err
 

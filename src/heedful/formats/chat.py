@@ -44,7 +44,9 @@ class ChatFormat(Format):
         return self._write(context.turns[start:], tokenizer, generation=True)
 
     def target(self, turn: Turn, tokenizer: Tokenizer) -> tuple[str, str]:
-        return "", clean(turn, tokenizer) + (tokenizer.eos_token or "")
+        # Without a template the blank after the role is part of the reply, as byte-level vocabularies have it.
+        blank = "" if tokenizer.chat_template else " "
+        return "", blank + clean(turn, tokenizer) + (tokenizer.eos_token or "")
 
     def parse(self, text: str, tokenizer: Tokenizer) -> Reply:
         return Reply(text=before_end(text, tokenizer))

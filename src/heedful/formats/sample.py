@@ -26,6 +26,9 @@ class Tokenizer(Protocol):
     def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
         """Encode `text`; the result has `input_ids`."""
 
+    def get_added_vocab(self) -> dict[str, int]:
+        """Entries that stand outside the trained vocabulary, named special tokens included."""
+
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Text of `token_ids`."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from heedful.errors import DataError
 from heedful.formats.base import Format, before_end, clean, merged
 from heedful.formats.sample import Reply, Tokenizer
 from heedful.types import Conversation, Turn
@@ -45,6 +46,8 @@ class StructuredFormat(Format):
         return [i for i in conv.targets() if conv.turns[i - 1].role == "user"]
 
     def prompt(self, context: Conversation, tokenizer: Tokenizer, *, start: int = 0) -> str:
+        if not context.turns[start:]:
+            raise DataError("The structured format answers a turn, but the conversation so far is empty.")
         *earlier, last = context.turns[start:]
         text = ""
         if self.use_context:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from heedful.errors import DataError
 from heedful.formats.sample import Sample
 
 Ints = NDArray[np.int64]
@@ -63,6 +64,9 @@ class TokenTree:
         """Lay `samples` over each other. The last target token predicts nothing, so it is no input (unless shared).
 
         Cost: linear in the total length of the samples.
+
+        Raises:
+            DataError: a sample has an empty prompt.
         """
         ids: list[int] = []
         parent: list[int] = []
@@ -74,6 +78,8 @@ class TokenTree:
         owner: list[int] = []
         plan: list[bool] = []
         for number, sample in enumerate(samples):
+            if not sample.prompt:
+                raise DataError(f"Sample '{sample.id}' has an empty input, so nothing can predict its first token.")
             at, first = IGNORE, len(sample.prompt)
             sequence = (*sample.prompt, *sample.target)
             for depth, token in enumerate(sequence):

@@ -183,7 +183,8 @@ class _Beams:
         raw = logits.float().log_softmax(-1)
         scores = torch.stack([self.shape(row, t) for row, (_, t, _) in zip(raw, self.live, strict=True)])
         total = scores + torch.tensor([b[0] for b in self.live], device=scores.device)[:, None]
-        values, flat = total.flatten().topk(min(2 * width, total.numel()))
+        # Enough candidates that `width` of them go on, even if every live beam may end in each of its end tokens.
+        values, flat = total.flatten().topk(min(max(2, 1 + len(self.shape.end)) * width, total.numel()))
         vocabulary = total.shape[1]
         following: list[tuple[float, tuple[int, ...], tuple[float, ...]]] = []
         parents: list[int] = []
@@ -217,5 +218,5 @@ class _Beams:
     def _settled(self, length: int) -> bool:
         if len(self.finished) < self.settings.num_beams or not self.live:
             return len(self.finished) >= self.settings.num_beams
-        best = self.live[0][0] / (length**self.settings.length_penalty)
+        best = float(self.live[0][0] / (length**self.settings.length_penalty))
         return best <= self.finished[-1][0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,19 +65,32 @@ def predictions(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def prediction_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits [M, V] of the tokens that predict the labels of a packed batch."""
-    import torch
-
-    columns, place = torch.unique(batch["source"], return_inverse=True)
     mask = batch.get("attention")
-    outputs = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        attention_mask=None if mask is None else mask[:, None],
-        logits_to_keep=columns,
-        use_cache=False,
-    )
-    logits: torch.Tensor = outputs.logits[batch["row"], place]
+    with only_at(model, batch["row"], batch["source"]):
+        outputs = model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            attention_mask=None if mask is None else mask[:, None],
+            use_cache=False,
+        )
+    logits: torch.Tensor = outputs.logits[0]
     return logits
+
+
+@contextmanager
+def only_at(model: Any, row: torch.Tensor, source: torch.Tensor) -> Iterator[None]:
+    """Within this block the model's output layer sees only the states at (`row`, `source`): logits are [1, M, V].
+
+    A hook rather than a call of the model's parts: the model's own forward still runs, so that gradients are shared
+    between processes, autocast applies, and whatever the architecture does to its logits happens.
+    """
+    inner = getattr(model, "module", model)  # DistributedDataParallel keeps the model in `module`
+    head = inner.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][row, source][None], *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_batch: int = 4096) -> list[SampleLoss]:
@@ -87,9 +101,10 @@ def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_bat
     """
     import torch
 
-    groups = sorted(by_conversation(samples), key=lambda g: (-len(g[-1]), g[0].id))
-    found: dict[str, SampleLoss] = {}
-    by_id = {s.id: s for s in samples}
+    # Samples go by their number here: two corpora may both have a conversation "0".
+    numbered = [replace(s, id=str(i)) for i, s in enumerate(samples)]
+    groups = sorted(by_conversation(numbered), key=lambda g: (-len(g[-1]), g[0].id))
+    found: dict[int, SampleLoss] = {}
     for batch in _batches([TokenTree.merge(g) for g in groups], tokens_per_batch):
         packed = pack(batch, pad_id=causal.pad_id)
         moved = {k: v.to(causal.device) for k, v in tensors(packed).items()}
@@ -99,10 +114,10 @@ def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_bat
         counts = np.zeros((len(packed.samples), 2), dtype=np.int64)
         np.add.at(sums, (packed.owner, packed.plan.astype(np.int64)), nll)
         np.add.at(counts, (packed.owner, packed.plan.astype(np.int64)), 1)
-        for name, (text, plan), (n_text, n_plan) in zip(packed.samples, sums, counts, strict=True):
-            words = by_id[name].text
-            found[name] = SampleLoss(
-                id=name,
+        for number, (text, plan), (n_text, n_plan) in zip(map(int, packed.samples), sums, counts, strict=True):
+            words = samples[number].text
+            found[number] = SampleLoss(
+                id=samples[number].id,
                 text_nll=float(text),
                 text_tokens=int(n_text),
                 plan_nll=float(plan),
@@ -110,7 +125,7 @@ def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_bat
                 words=len(words.split()),
                 bytes=len(words.encode()),
             )
-    return [found[s.id] for s in samples]
+    return [found[i] for i in range(len(samples))]
 
 
 def _batches(trees: list[TokenTree], tokens: int) -> list[list[TokenTree]]:

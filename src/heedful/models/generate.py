@@ -9,16 +9,18 @@ and beams).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from heedful.errors import DataError
 from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
 from heedful.models.causal import CausalModel
 from heedful.models.decoding import Chooser, Decoding, Written, chooser
-from heedful.models.forward import tensors
+from heedful.models.forward import only_at, tensors
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +57,13 @@ def generate(
 
     Yields:
         The replies of one batch, so that a caller can store them before the next one starts.
+
+    Raises:
+        DataError: two samples have the same id.
     """
+    for name, count in Counter(s.id for s in samples).most_common(1):
+        if count > 1:  # the id keys a reply's random stream and its branches
+            raise DataError(f"Every reply needs a sample id of its own, but '{name}' is there {count} times.")
     groups = [[prompt_only(s.id, s.conversation_id, s.turn, s.prompt) for s in g] for g in by_conversation(samples)]
     # Similar lengths side by side waste the least; the order has no influence on the words.
     groups.sort(key=lambda g: (-max(len(s) for s in g), g[0].id))
@@ -123,18 +131,16 @@ class _Tree:
         import torch
 
         batch = {k: v.to(self.causal.device) for k, v in tensors(packed).items()}
-        columns, place = torch.unique(batch["source"], return_inverse=True)
         mask = batch.get("attention")
-        with torch.no_grad():
+        with torch.no_grad(), only_at(self.causal.model, batch["row"], batch["source"]):
             outputs = self.causal.model(
                 input_ids=batch["input_ids"],
                 position_ids=batch["position_ids"],
                 attention_mask=None if mask is None else mask[:, None],
-                logits_to_keep=columns,
                 past_key_values=self.cache,
                 use_cache=True,
             )
-        logits: torch.Tensor = outputs.logits[batch["row"], place]
+        logits: torch.Tensor = outputs.logits[0]
         return logits
 
     def _choose(self) -> bool:
@@ -175,16 +181,17 @@ class _Tree:
         ids[self.rows, column], positions[self.rows, column] = self.tokens, self.positions
         mask[self.rows, column, :seen] = self.visible
         device = self.causal.device
-        outputs = self.causal.model(
-            input_ids=torch.from_numpy(ids).to(device),
-            position_ids=torch.from_numpy(positions).to(device),
-            attention_mask=torch.from_numpy(mask).to(device)[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        with only_at(self.causal.model, torch.from_numpy(self.rows), torch.from_numpy(column)):
+            outputs = self.causal.model(
+                input_ids=torch.from_numpy(ids).to(device),
+                position_ids=torch.from_numpy(positions).to(device),
+                attention_mask=torch.from_numpy(mask).to(device)[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+            )
         self.visible = mask[self.rows, column]
         self.positions = self.positions + 1
-        logits: torch.Tensor = outputs.logits[torch.from_numpy(self.rows), torch.from_numpy(column)]
+        logits: torch.Tensor = outputs.logits[0]
         return logits
 
 
@@ -192,7 +199,7 @@ def growing_cache(model: Any) -> Any:
     """A transformers cache that grows by doubling: appending a token does not copy the whole past."""
     from transformers.cache_utils import Cache, DynamicLayer
 
-    class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    class GrowingLayer(DynamicLayer):
         """Keys and values [R, heads, S, d] as views of buffers with room to spare."""
 
         def __init__(self) -> None:
@@ -220,7 +227,7 @@ def growing_cache(model: Any) -> Any:
         def get_seq_length(self) -> int:
             return self.length
 
-    class GrowingCache(Cache):  # type: ignore[misc]
+    class GrowingCache(Cache):
         """One growing layer for each of the model's layers."""
 
         def get_batch(self) -> int:

@@ -88,7 +88,7 @@ class Rows:
 
     @classmethod
     def from_traces(cls, traces: Sequence[Trace], *, contexts: Mapping[str, str] | None = None) -> Rows:
-        """Rows from traces; `contexts` maps trace ids to the client's words. A trace that ended in an error has no reply."""
+        """Rows from traces; `contexts` maps trace ids to the client's words. A trace with an error has no reply."""
         return cls.of(
             [None if trace.finish == "error" else trace.reply for trace in traces],
             [trace.reference for trace in traces],

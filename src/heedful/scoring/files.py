@@ -1,7 +1,7 @@
 """Read references and generations from any JSON or JSON Lines file, so that released outputs can be scored again.
 
-Understood: a list of objects; an object of equally long lists; an object with one list of objects; one object a line. Each may be
-gzipped. Columns are found by their usual names or named by the caller.
+Understood: a list of objects; an object of equally long lists; an object with one list of objects; one object a line.
+Each may be gzipped. Columns are found by their usual names or named by the caller.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from heedful.scoring.base import Rows
 
 USUAL: dict[str, tuple[str, ...]] = {
     "reference": (
-        "reference", "references", "ref", "target", "gold_response", "ground_truth", "label", "gold", "response", "answer",
+        "reference", "references", "ref", "target", "gold_response", "ground_truth", "label", "gold", "response",
+        "answer",
     ),
     "generation": (
         "generation", "generated", "prediction", "predicted", "hypothesis", "hyp", "pred", "output", "model_output",
@@ -30,7 +31,8 @@ USUAL: dict[str, tuple[str, ...]] = {
         "cluster", "conversation_id", "dialogue_id", "dialog_id", "conv_id", "session_id", "group", "sample_id",
     ),
 }  # fmt: skip
-"""Kind -> usual column names, best first. `response` is the reference where there is another column for the generation."""
+"""Kind -> usual column names, best first. `response` is the reference where there is another column for the
+generation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,9 @@ def _records(content: Any, path: Path) -> list[dict[str, Any]]:
     if isinstance(content, Mapping):
         lists = {name: value for name, value in content.items() if isinstance(value, list)}
         of_objects = [value for value in lists.values() if value and all(isinstance(r, Mapping) for r in value)]
-        if len(of_objects) == 1:
+        if any(isinstance(content.get(name), str) for name in USUAL["generation"]):
+            content = [content]  # one row, whose other columns may be lists (a dialogue so far)
+        elif len(of_objects) == 1:
             content = of_objects[0]
         elif lists:
             lengths = {name: len(value) for name, value in lists.items()}

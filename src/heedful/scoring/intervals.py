@@ -1,7 +1,7 @@
 """Intervals and paired tests that resample dialogues, not replies: replies of one dialogue resemble each other.
 
-- Interval: percentile bootstrap (Efron, 1979) over clusters. Each draw is a row of weights, and one matrix product with the
-  clusters' sums gives the value of every draw.
+- Interval: percentile bootstrap (Efron, 1979) over clusters. Each draw is a row of weights, and one matrix product
+  with the clusters' sums gives the value of every draw.
 - Two systems on the same rows: paired bootstrap of the difference (Koehn, 2004), and approximate randomisation (Noreen,
   1989; Riezler and Maxwell, 2005), which swaps the systems' replies for whole clusters.
 
@@ -34,7 +34,7 @@ class Paired:
         difference: on all rows.
         low, high: percentile interval of the difference over draws.
         p_bootstrap: two-sided; twice the smaller share of draws on either side of 0.
-        p_randomisation: two-sided, share of swaps with at least this difference; None where sums do not determine the value.
+        p_randomisation: two-sided, share of swaps with at least this difference; None where sums do not give the value.
     """
 
     difference: float
@@ -47,8 +47,8 @@ class Paired:
 def weights(scheme: Scheme, clusters: int, *, draws: int, seed: int) -> Iterator[Floats]:
     """Blocks (d, C) of cluster weights, `draws` rows in all; the same seed gives the same rows.
 
-    `bootstrap`: how often each cluster is drawn in C draws with replacement. `halves`: 1 for a random half. `coins`: 0 or 1,
-    each cluster by itself.
+    `bootstrap`: how often each cluster is drawn in C draws with replacement. `halves`: 1 for a random half. `coins`: 0
+    or 1, each cluster by itself.
     """
     generator = np.random.default_rng(seed)
     block = max(1, _CELLS // max(clusters, 1))

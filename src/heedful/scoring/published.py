@@ -1,9 +1,9 @@
 """The published recipe for ESConv replies (GitHub thu-coai/Emotional-Support-Conversation, `codes_zcj`) and its floors.
 
 What the recipe fixes: references and replies in lower case; sentence split, then Treebank-like tokens; BLEU-k by NLTK's
-`corpus_bleu` with smoothing method3; ROUGE-L with beta 1.2; distinct-k whose loop drops each reply's last k-gram. ESConv papers
-of one split are comparable only under it, and a single constant sentence reaches the BLEU and ROUGE-L of many of them,
-so the floors belong beside every score.
+`corpus_bleu` with smoothing method3; ROUGE-L with beta 1.2; distinct-k whose loop drops each reply's last k-gram.
+ESConv papers of one split are comparable only under it, and a single constant sentence reaches the BLEU and ROUGE-L of
+many of them, so the floors belong beside every score.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ GLHG_PRINTED = {
     "distinct1_published": 3.50,
     "distinct2_published": 21.61,
 }
-"""What GLHG (Peng et al., IJCAI 2022) printed and its released replies reproduce to 0.01 (2,801 rows of the zcj test part).
+"""What GLHG (Peng et al., IJCAI 2022) printed and its released replies reproduce to 0.01 (2,801 rows of the zcj test
+part).
 
 Its printed ROUGE-L 16.37 and perplexity 15.67 are not reproduced by them (16.05 and 16.11), so they are left out.
 """
 
 FIXED_REPLY = "I understand how you feel. I am so sorry to hear that. Have you tried to talk to someone about it?"
-"""One sentence for every turn. On the ESConv test part it scores BLEU-2 6.4 and ROUGE-L 16.2, level with published systems."""
+"""One sentence for every turn. On the ESConv test part it scores BLEU-2 6.4 and ROUGE-L 16.2, level with published
+systems."""
 
 
 def floors(rows: Rows) -> dict[str, Rows]:

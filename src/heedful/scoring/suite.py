@@ -43,8 +43,8 @@ class Line:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values per row."""
         names = (
-            "name", "title", "value", "low", "high", "n", "unscored", "reason", "unit", "higher_is_better", "definition",
-            "signature",
+            "name", "title", "value", "low", "high", "n", "unscored", "reason", "unit", "higher_is_better",
+            "definition", "signature",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -104,7 +104,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Second minus first system on one metric, on the rows that both answered. None = could not be compared, see `reason`."""
+    """Second minus first system on one metric, on the rows that both answered. None: see `reason`."""
 
     name: str
     first: float | None
@@ -165,7 +165,7 @@ def score(rows: Rows, *, metrics: Sequence[str] = ("lexical",), bootstrap: int =
 
     Raises:
         NotFoundError: an unknown metric, or something (WordNet) that a metric asked for by name needs and is not here.
-        MissingExtraError: a library that a metric asked for by name needs. As part of a group, such a metric is unscored.
+        MissingExtraError: a library that a metric asked for by name needs; as part of a group it is unscored.
         ConfigError: a negative number of draws, or no metric.
     """
     if bootstrap < 0:

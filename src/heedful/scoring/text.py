@@ -2,9 +2,9 @@
 
 Four tokenisations, because a metric is only comparable under its own:
 
-- `published`: lower case, a sentence split after [.!?] and white space, then NLTK's word tokenizer on each sentence. It stands
-  for `nltk.word_tokenize(text.lower())`, which needs tokenizer data, and reproduces the BLEU-1..4 and distinct-1/2 that
-  GLHG printed. Without the sentence split the same replies score 1.5 BLEU-1 points less.
+- `published`: lower case, a sentence split after [.!?] and white space, then NLTK's word tokenizer on each sentence. It
+  stands for `nltk.word_tokenize(text.lower())`, which needs tokenizer data, and reproduces the BLEU-1..4 and
+  distinct-1/2 that GLHG printed. Without the sentence split the same replies score 1.5 BLEU-1 points less.
 - `13a`: mteval-v13a as sacrebleu has it; case is kept.
 - `rouge`: lower case, runs of [a-z0-9], as rouge-score has it without stemming.
 - `space`: split at white space.
@@ -32,8 +32,8 @@ Ints = npt.NDArray[np.int64]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _ALPHANUMERIC = re.compile(r"[a-z0-9]+")
-# mteval-v13a: symbols stand alone; full stop and comma unless between digits; dash after a digit. Its first class also holds
-# the space, which changes no token and costs most of the time, so it is left out here.
+# mteval-v13a: symbols stand alone; full stop and comma unless between digits; dash after a digit. Its first class also
+# holds the space, which changes no token and costs most of the time, so it is left out here.
 _MTEVAL = (
     (re.compile(r"([\{-\~\[-\`\!-\&\(-\+\:-\@\/])"), r" \1 "),
     (re.compile(r"([^0-9])([\.,])"), r"\1 \2 "),
@@ -57,11 +57,21 @@ def needs_eval(module: str) -> Any:
         ) from err
 
 
+TESTED = {"bert-score": "0.3.13", "nltk": "3.10.4", "rouge-score": "0.1.2", "sacrebleu": "2.6.0"}
+"""Library -> the version that our own code was tested to be equal to."""
+
+
 @cache
-def signature(*parts: str, libraries: tuple[str, ...] = ()) -> str:
-    """`part|part|library:version|heedful:version`, in the manner of sacrebleu."""
+def signature(*parts: str, libraries: tuple[str, ...] = (), equal: str | None = None) -> str:
+    """`part|part|equal:library-version|library:version|heedful:version`, in the manner of sacrebleu.
+
+    Args:
+        libraries: those that take part in the computation, with the version that is installed.
+        equal: the library whose value it is; its version is the one of the tests.
+    """
+    same = [f"equal:{equal}-{TESTED[equal]}"] if equal else []
     named = [f"{name}:{_version(name)}" for name in (*libraries, "heedful")]
-    return "|".join((*parts, *named))
+    return "|".join((*parts, *same, *named))
 
 
 def _version(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Word tokens of one sentence, equal to NLTK's `NLTKWordTokenizer`, about ten times as fast.
+"""Word tokens of one sentence, equal to NLTK's `NLTKWordTokenizer`, about six times as fast.
 
-The rules and their order are those of NLTK (MacIntyre's Penn Treebank script with NLTK's additions). Most of them need a
-character that most sentences lack, so each group is guarded by a look for it.
+The rules and their order are those of NLTK (MacIntyre's Penn Treebank script with NLTK's additions). Most of them need
+a character that most sentences lack, so each group is guarded by a look for it.
 """
 
 from __future__ import annotations

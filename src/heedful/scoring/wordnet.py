@@ -1,7 +1,7 @@
 """WordNet synonyms of single words, read straight from the database files.
 
-NLTK needs seconds to load WordNet because it parses every line. METEOR asks for a few thousand words only, so here an index
-line is parsed when its word is asked for. The words found are those of
+NLTK needs seconds to load WordNet because it parses every line. METEOR asks for a few thousand words only, so here an
+index line is parsed when its word is asked for. The words found are those of
 `{lemma.name() for synset in nltk.corpus.wordnet.synsets(word) for lemma in synset.lemmas()}` without compounds.
 
 The files are looked for where NLTK looks: `corpora/wordnet` under NLTK_DATA, as a folder or as `wordnet.zip`.

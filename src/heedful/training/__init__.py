@@ -1,0 +1,9 @@
+"""Loops that turn a configuration into a run folder. Importing this package does not import torch.
+
+    config (YAML) -> TrainConfig -> gather (corpus, format, trees) -> sft (transformers' Trainer) -> run folder
+"""
+
+from heedful.training.config import TrainConfig
+from heedful.training.run import Run, dry_run, train
+
+__all__ = ["Run", "TrainConfig", "dry_run", "train"]

@@ -211,8 +211,7 @@ def _prepare_folder(
 def resolved(config: TrainConfig, fmt: Format, plan: Plan) -> dict[str, Any]:
     """Every value of a run with versions and hashes; running it again reproduces the run."""
     return {
-        **config.model_dump(),
-        "resume_from_checkpoint": False,
+        **resolved_values(config),
         "x_heedful": {
             "format_fingerprint": fmt.fingerprint,
             "data_hash": plan.data_hash,
@@ -222,6 +221,11 @@ def resolved(config: TrainConfig, fmt: Format, plan: Plan) -> dict[str, Any]:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
+
+
+def resolved_values(config: TrainConfig) -> dict[str, Any]:
+    """Every setting with its default; a resumed run is recorded as the run that it continues."""
+    return {**config.model_dump(), "resume_from_checkpoint": False}
 
 
 def versions() -> dict[str, str]:

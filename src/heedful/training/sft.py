@@ -30,6 +30,7 @@ from heedful.errors import RunError
 from heedful.formats import TokenTree, pack
 from heedful.models.causal import CausalModel
 from heedful.models.forward import predictions, tensors
+from heedful.models.memory import keep_freed_memory
 from heedful.training.checkpoints import seal
 from heedful.training.config import TrainConfig
 from heedful.training.data import LengthBatches, Prepared
@@ -84,6 +85,8 @@ def sft(
     )
     trainer.heedful_log = log
     trainer.add_callback(_Epoch(trainer))
+    if causal.device.type == "cpu":
+        keep_freed_memory()
     begun = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -181,7 +184,7 @@ class ConversationTrainer(Trainer):
         loss = float(sums[0] / sums[1])
         metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_perplexity": math.exp(min(loss, 50.0))}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -231,7 +234,7 @@ def use_bf16(precision: str, *, on_cpu: bool) -> bool:
         return precision == "bf16"
     if on_cpu:
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return torch.cuda.is_bf16_supported()
+    return bool(torch.cuda.is_bf16_supported())
 
 
 def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bool) -> TrainingArguments:
@@ -243,7 +246,6 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
         data_seed=config.seed,
         bf16=use_bf16(config.precision, on_cpu=on_cpu),
         fp16=config.precision == "fp16",
-        gradient_checkpointing=config.gradient_checkpointing,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=config.warmup_steps,
@@ -271,6 +273,7 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,
         log_level="error",
+        **({"activation_checkpointing": True} if config.gradient_checkpointing else {}),
     )
 
 

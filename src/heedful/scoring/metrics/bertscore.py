@@ -1,7 +1,8 @@
 """BERTScore (Zhang et al., ICLR 2020): greedy matching of word-piece vectors, here of all-MiniLM-L6-v2, layer 6.
 
-Equal to `bert_score.score(..., model_type=<MiniLM>, num_layers=6)` without idf and without baseline. That includes one of its
-habits: texts are padded in batches of 64 rows, and a padded text offers a similarity of 0, so a word piece whose
+Equal to `bert_score.score(..., model_type=<MiniLM>, num_layers=6)` without idf and without baseline. That includes one
+of
+its habits: texts are padded in batches of 64 rows, and a padded text offers a similarity of 0, so a word piece whose
 best match is negative counts 0 unless its partner is the longest of the batch.
 """
 
@@ -90,10 +91,17 @@ def _metric(name: str, what: str, part: int, precision: Precision = "fp32") -> M
         name=name,
         title=f"BERTScore {what} (MiniLM)",
         definition=(
-            f"Greedy cosine matching of word-piece vectors of all-MiniLM-L6-v2, layer 6, no idf, no baseline; {what}, mean; "
-            f"equal to bert-score.{note} Not comparable with BERTScore of another encoder."
+            f"Greedy cosine matching of word-piece vectors of all-MiniLM-L6-v2, layer 6, no idf, no baseline; {what}, "
+            f"mean; equal to bert-score.{note} Not comparable with BERTScore of another encoder."
         ),
-        signature=lambda: signature("bertscore", what, "minilm:L6", precision, libraries=LIBRARIES),
+        signature=lambda: signature(
+            "bertscore",
+            what,
+            "minilm:L6",
+            precision,
+            libraries=LIBRARIES,
+            equal="bert-score" if precision == "fp32" else None,
+        ),
         compute=lambda rows: Result.mean(_scores(rows, precision)[:, part], scale=100.0),
         missing=missing,
         stage=0,

@@ -70,9 +70,7 @@ def _published(order: int) -> Metric:
             f"Corpus BLEU with weights 1/{order} on orders 1 to {order}, smoothing method3, on lower-cased NLTK tokens "
             "after a sentence split; equal to NLTK's corpus_bleu (recipe of codes_zcj)."
         ),
-        signature=lambda: signature(
-            f"nltk.corpus_bleu:{order}", "smooth:method3", "tok:published", "lc", libraries=("nltk",)
-        ),
+        signature=lambda: signature(f"nltk.corpus_bleu:{order}", "smooth:method3", "tok:published", "lc", equal="nltk"),
         compute=compute,
     )
 
@@ -84,8 +82,11 @@ def _compute_sacrebleu(rows: Rows) -> Result:
 SACREBLEU = Metric(
     name="sacrebleu",
     title="BLEU (sacrebleu)",
-    definition="Corpus BLEU of order 4 on raw text, 13a tokens, case kept, exponential smoothing; equal to sacrebleu (Post, 2018).",
-    signature=lambda: signature("nrefs:1", "case:mixed", "eff:no", "tok:13a", "smooth:exp", libraries=("sacrebleu",)),
+    definition=(
+        "Corpus BLEU of order 4 on raw text, 13a tokens, case kept, exponential smoothing; equal to sacrebleu "
+        "(Post, 2018)."
+    ),
+    signature=lambda: signature("nrefs:1", "case:mixed", "eff:no", "tok:13a", "smooth:exp", equal="sacrebleu"),
     compute=_compute_sacrebleu,
 )
 BLEU1, BLEU2, BLEU3, BLEU4 = (_published(order) for order in range(1, ORDERS + 1))

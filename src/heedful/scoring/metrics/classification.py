@@ -1,7 +1,8 @@
 """Scores of predicted labels. All are functions of the confusion matrix, so a bootstrap adds matrices of dialogues.
 
-Averages run over *all* labels of the set (`Rows.labels`), also those that occur in neither column: on a subset the value would
-otherwise change its meaning. A class without gold and predictions has F1 0, as in scikit-learn with `zero_division=0`.
+Averages run over *all* labels of the set (`Rows.labels`), also those that occur in neither column: on a subset the
+value would otherwise change its meaning. A class without gold and predictions has F1 0, as in scikit-learn with
+`zero_division=0`.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ def labels_of(rows: Rows) -> tuple[str, ...]:
 
 
 def confusion(rows: Rows) -> Floats:
-    """Counts (K, K): row = gold, column = predicted, in the order of `labels_of`. Rows without both labels are left out.
+    """Counts (K, K): row = gold, column = predicted, in the order of `labels_of`. Rows that lack a label are left out.
 
     Raises:
         LabelError: a label outside the label set.
     """
     k = len(labels_of(rows))
-    return _cells(rows).sum(axis=0).reshape(k, k)
+    counts: Floats = _cells(rows).sum(axis=0).reshape(k, k)
+    return counts
 
 
 def per_class_recall(rows: Rows) -> dict[str, float | None]:
@@ -81,9 +83,9 @@ def _weighted_f1(matrices: Floats) -> Floats:
 def preference_bias(matrices: Floats) -> Floats:
     """Spread of the preference for each class (Kang et al., ACL 2024, as coded in cw-wan/EmoDynamiX-v2).
 
-    p = 1; 20 times, class by class in place: p_i <- sum_j[C_ji p_j / (p_i + p_j)] / sum_j[C_ij / (p_i + p_j)], then p is scaled
-    to mean 1. The value is the population standard deviation of p. Classes without gold rows have no denominator and are
-    left out.
+    p = 1; 20 times, class by class in place: p_i <- sum_j[C_ji p_j / (p_i + p_j)] / sum_j[C_ij / (p_i + p_j)], then p
+    is scaled to mean 1. The value is the population standard deviation of p. Classes without gold rows have no
+    denominator and are left out.
 
     Args:
         matrices: confusion matrices (D, K, K), row = gold.

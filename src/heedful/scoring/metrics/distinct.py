@@ -1,7 +1,7 @@
 """distinct-n (Li et al., NAACL 2016): different n-grams over all replies divided by all n-grams.
 
-It falls as replies are added, so it is comparable only at equal n (gold replies of ESConv: distinct-1 is 15.8 at 500 replies
-and 7.0 at 2,801). `..._per1000` draws 1,000 replies 20 times, which makes systems with other n comparable.
+It falls as replies are added, so it is comparable only at equal n (gold replies of ESConv: distinct-1 is 15.8 at 500
+replies and 7.0 at 2,801). `..._per1000` draws 1,000 replies 20 times, which makes systems with other n comparable.
 
 Interval: a bootstrap would repeat dialogues and so understate the number of different n-grams. Instead random halves of
 the dialogues are scored (a delete-half jackknife, whose spread equals that of the full set), and their ratio to their
@@ -63,12 +63,10 @@ def _distinct(order: int, *, drop_last: bool) -> Metric:
         name=f"distinct{order}_published" if drop_last else f"distinct{order}",
         title=f"distinct-{order} (as coded)" if drop_last else f"distinct-{order}",
         definition=(
-            f"Different {order}-grams / all {order}-grams over all replies, lower-cased NLTK tokens after a sentence split; "
-            f"{how}. Depends on n. Interval from random halves of the clusters."
+            f"Different {order}-grams / all {order}-grams over all replies, lower-cased NLTK tokens after a sentence "
+            f"split; {how}. Depends on n. Interval from random halves of the clusters."
         ),
-        signature=lambda: signature(
-            f"distinct{order}", f"last:{'dropped' if drop_last else 'kept'}", "tok:published", libraries=("nltk",)
-        ),
+        signature=lambda: signature(f"distinct{order}", f"last:{'dropped' if drop_last else 'kept'}", "tok:published"),
         compute=compute,
         needs=("hypothesis",),
     )
@@ -91,12 +89,10 @@ def _per_1000(order: int) -> Metric:
         name=f"distinct{order}_per1000",
         title=f"distinct-{order} of 1,000",
         definition=(
-            f"distinct-{order} of 1,000 replies, mean of {DRAWS} draws without replacement (seed 13), so that it does not "
-            "depend on n. Without interval."
+            f"distinct-{order} of 1,000 replies, mean of {DRAWS} draws without replacement (seed 13), so that it does "
+            "not depend on n. Without interval."
         ),
-        signature=lambda: signature(
-            f"distinct{order}", f"draws:{DRAWS}x{SIZE}", "seed:13", "tok:published", libraries=("nltk",)
-        ),
+        signature=lambda: signature(f"distinct{order}", f"draws:{DRAWS}x{SIZE}", "seed:13", "tok:published"),
         compute=compute,
         needs=("hypothesis",),
     )

@@ -1,16 +1,17 @@
-"""METEOR in NLTK's variant (Lavie and Agarwal, 2007): matches by word, stem and synonym, with a penalty for scattered matches.
+"""METEOR in NLTK's variant (Lavie and Agarwal, 2007): matches by word, stem and synonym, less where they are scattered.
 
-Implementations of METEOR differ widely (NLTK 0.478, the Java jar 0.256 on the same pairs), so the variant is part of the
-definition. Without WordNet there is no synonym stage, and the score then bears another name.
+Implementations of METEOR differ widely (NLTK 0.478, the Java jar 0.256 on the same pairs), so the variant is part of
+the definition. Without WordNet there is no synonym stage, and the score then bears another name.
 
-Alignment, as NLTK does it: per stage, reply words from the last to the first, each taking the last free equal word of the
-reference. After the stem stage only stems are left, so synonyms are looked up for stems.
+Alignment, as NLTK does it: per stage, reply words from the last to the first, each taking the last free equal word of
+the reference. After the stem stage only stems are left, so synonyms are looked up for stems.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from heedful.errors import MissingExtraError
@@ -91,7 +92,7 @@ class _Aligner:
         if not pairs:
             return 0.0
         pairs.sort()
-        chunks = 1 + sum(b[0] != a[0] + 1 or b[1] != a[1] + 1 for a, b in zip(pairs[:-1], pairs[1:], strict=True))
+        chunks = 1 + sum(b[0] != a[0] + 1 or b[1] != a[1] + 1 for a, b in pairwise(pairs))
         precision, recall = len(pairs) / len(hypothesis), len(pairs) / len(reference)
         mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
         return float((1 - GAMMA * (chunks / len(pairs)) ** BETA) * mean)
@@ -119,10 +120,10 @@ METEOR = Metric(
     name="meteor",
     title="METEOR (NLTK, WordNet)",
     definition=(
-        "METEOR with word, Porter stem and WordNet synonym stages (alpha 0.9, beta 3, gamma 0.5) on lower-cased NLTK tokens after a "
-        "sentence split, mean over replies; equal to nltk.translate.meteor_score."
+        "METEOR with word, Porter stem and WordNet synonym stages (alpha 0.9, beta 3, gamma 0.5) on lower-cased NLTK "
+        "tokens after a sentence split, mean over replies; equal to nltk.translate.meteor_score."
     ),
-    signature=lambda: signature("meteor", "exact+stem+wordnet3", "tok:published", libraries=("nltk",)),
+    signature=lambda: signature("meteor", "exact+stem+wordnet3", "tok:published", libraries=("nltk",), equal="nltk"),
     compute=lambda rows: _compute(rows, wordnet().synonyms),
     missing=_missing,
 )

@@ -58,10 +58,10 @@ COPY_RATE = Metric(
     name="copy_rate",
     title="copy rate",
     definition=(
-        "Share of a reply's 4-grams (with repeats) that occur in the client's words before it, mean; replies under four tokens "
-        "are unscored."
+        "Share of a reply's 4-grams (with repeats) that occur in the client's words before it, mean; replies under "
+        "four tokens are unscored."
     ),
-    signature=lambda: signature("copy:4-gram", "tok:published", libraries=("nltk",)),
+    signature=lambda: signature("copy:4-gram", "tok:published"),
     compute=_copy_rate,
     higher_is_better=False,
     needs=("hypothesis", "context"),
@@ -70,7 +70,7 @@ REPETITION = Metric(
     name="repetition",
     title="repetition",
     definition="1 - different 3-grams / 3-grams within a reply, mean; replies under three tokens are unscored.",
-    signature=lambda: signature("repeat:3-gram", "tok:published", libraries=("nltk",)),
+    signature=lambda: signature("repeat:3-gram", "tok:published"),
     compute=_repetition,
     higher_is_better=False,
     needs=("hypothesis",),
@@ -78,7 +78,7 @@ REPETITION = Metric(
 F1 = Metric(
     name="f1",
     title="unigram F1",
-    definition="F1 of the multisets of tokens of reply and reference, mean; lower-cased NLTK tokens after a sentence split.",
-    signature=lambda: signature("f1:unigram", "tok:published", "lc", libraries=("nltk",)),
+    definition="F1 of the multisets of tokens of both texts, mean; lower-cased NLTK tokens after a sentence split.",
+    signature=lambda: signature("f1:unigram", "tok:published", "lc"),
     compute=_f1,
 )

@@ -28,8 +28,10 @@ def _n(order: int) -> Metric:
     return Metric(
         name=f"rouge{order}",
         title=f"ROUGE-{order}",
-        definition=f"F1 of clipped {order}-gram matches per reply, mean; [a-z0-9] tokens, no stemming; equal to rouge-score.",
-        signature=lambda: signature(f"rouge{order}", "F1", "stem:no", libraries=("rouge-score",)),
+        definition=(
+            f"F1 of clipped {order}-gram matches per reply, mean; [a-z0-9] tokens, no stemming; equal to rouge-score."
+        ),
+        signature=lambda: signature(f"rouge{order}", "F1", "stem:no", equal="rouge-score"),
         compute=compute,
     )
 
@@ -51,8 +53,10 @@ ROUGE1, ROUGE2 = _n(1), _n(2)
 ROUGE_L = Metric(
     name="rougeL",
     title="ROUGE-L",
-    definition="F1 of the longest common subsequence per reply, mean; [a-z0-9] tokens, no stemming; equal to rouge-score.",
-    signature=lambda: signature("rougeL", "F1", "stem:no", libraries=("rouge-score",)),
+    definition=(
+        "F1 of the longest common subsequence per reply, mean; [a-z0-9] tokens, no stemming; equal to rouge-score."
+    ),
+    signature=lambda: signature("rougeL", "F1", "stem:no", equal="rouge-score"),
     compute=_compute_l,
 )
 ROUGE_L_PUBLISHED = Metric(
@@ -62,6 +66,6 @@ ROUGE_L_PUBLISHED = Metric(
         "Longest common subsequence per reply, F with beta 1.2, mean; lower-cased NLTK tokens after a sentence split "
         "(recipe of codes_zcj)."
     ),
-    signature=lambda: signature("rougeL", "beta:1.2", "tok:published", "lc", libraries=("nltk",)),
+    signature=lambda: signature("rougeL", "beta:1.2", "tok:published", "lc"),
     compute=_compute_l_published,
 )

@@ -1,0 +1,113 @@
+"""`heedful chat`: talk with a model in the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from heedful import formats
+from heedful.corpora import write_jsonl
+from heedful.errors import UserError
+from heedful.models.causal import load
+from heedful.models.decoding import Decoding
+from heedful.models.embedded import DEFAULT_MODEL
+from heedful.models.talk import Talk
+from heedful.settings import read_yaml
+
+HELP = "/undo takes back the last exchange, /reset forgets all, /why shows prompt and settings, /save FILE, /quit"
+NOTICE = (
+    "A small research model answers here. It is not a person, not a therapist and no help in an emergency; "
+    "if you or someone else is in danger, call your local emergency number or a crisis line."
+)
+
+
+@click.command(name="chat")
+@click.argument("model", default=DEFAULT_MODEL)
+@click.option("--max-new-tokens", default=80, show_default=True)
+@click.option("--temperature", default=0.7, show_default=True, help="0 takes the best token every time.")
+@click.option("--top-p", default=0.9, show_default=True)
+@click.option("--seed", default=13, show_default=True)
+@click.option("--save", type=click.Path(path_type=Path), help="Write the talk there at the end; otherwise it is gone.")
+def chat_command(
+    model: str, max_new_tokens: int, temperature: float, top_p: float, seed: int, save: Path | None
+) -> None:
+    """Talk with MODEL: a run, a folder, a Hugging Face name, or the embedded model.
+
+    \b
+    heedful chat runs/demo
+    heedful chat runs/demo --temperature 0 --save talk.jsonl
+    """
+    talk = open_talk(model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    click.echo(NOTICE, err=True)
+    click.echo(f"{talk.causal.name}. {HELP}", err=True)
+    try:
+        while _exchange(talk):
+            pass
+    except (EOFError, click.Abort):
+        click.echo("", err=True)
+    if save is not None and len(talk.conversation):
+        write_jsonl(save, [talk.conversation])
+        click.echo(f"saved to {save}", err=True)
+
+
+def open_talk(model: str, *, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> Talk:
+    """A talk with the format that the run was trained with."""
+    recorded = Path(model).expanduser() / "config.resolved.yaml"
+    run: dict[str, Any] = read_yaml(recorded) if recorded.is_file() else {}
+    draws = temperature > 0
+    decoding = Decoding(
+        max_new_tokens=max_new_tokens,
+        do_sample=draws,
+        temperature=temperature if draws else 1.0,
+        top_p=top_p if draws else 1.0,
+        no_repeat_ngram_size=4,
+        seed=seed,
+    )
+    causal = load(model)
+    return Talk(causal, formats.make(run.get("format") or "chat"), decoding, max_length=run.get("max_length") or 1024)
+
+
+def _exchange(talk: Talk) -> bool:
+    text = input("you> ").strip()
+    command, _, rest = text.partition(" ")
+    if command in ("/quit", "/exit"):
+        return False
+    if command == "/undo":
+        click.echo("taken back" if talk.undo() else "there is nothing to take back", err=True)
+    elif command == "/reset":
+        talk.reset()
+        click.echo("forgotten", err=True)
+    elif command == "/why":
+        click.echo(json.dumps(talk.why(), indent=1, ensure_ascii=False))
+    elif command == "/save":
+        _save(talk, rest.strip())
+    elif command.startswith("/"):
+        click.echo(f"Unknown command '{command}'. {HELP}", err=True)
+    elif text:
+        _answer(talk, text)
+    return True
+
+
+def _answer(talk: Talk, text: str) -> None:
+    before = talk.conversation
+    try:
+        talk.say(text)
+        click.echo("    > ", nl=False)
+        reply = talk.reply(lambda piece: click.echo(piece, nl=False))
+        click.echo("")
+        if reply.plan:
+            click.echo(f"    ({', '.join(f'{k}: {v}' for k, v in reply.plan.items())})", err=True)
+    except UserError as err:
+        talk.conversation = before
+        click.echo(f"\nheedful: {err}", err=True)
+
+
+def _save(talk: Talk, path: str) -> None:
+    if not path:
+        click.echo("write /save FILE.jsonl", err=True)
+        return
+    write_jsonl(Path(path), [talk.conversation])
+    click.echo(f"saved to {path}", err=True)

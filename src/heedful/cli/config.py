@@ -1,0 +1,44 @@
+"""`heedful config`: show a resolved configuration, or the JSON schema that editors complete from."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import yaml
+
+from heedful.cli.train import read_config
+from heedful.errors import unknown
+from heedful.evaluation.config import EvalConfig
+from heedful.settings import Settings
+from heedful.training.config import TrainConfig
+from heedful.training.run import resolved_values
+
+SCHEMAS: dict[str, type[Settings]] = {"train": TrainConfig, "eval": EvalConfig}
+
+
+@click.group(name="config")
+def config_group() -> None:
+    """Show a resolved configuration or its JSON schema."""
+
+
+@config_group.command(name="show")
+@click.argument("file", required=False)
+@click.argument("overrides", nargs=-1)
+def show_command(file: str | None, overrides: tuple[str, ...]) -> None:
+    """Print every setting of a training configuration, defaults included, as YAML.
+
+    \b
+    heedful config show recipes/demo.yaml seed=7
+    """
+    settings = read_config(file, overrides, resume=False)
+    click.echo(yaml.safe_dump(resolved_values(settings), sort_keys=False).rstrip())
+
+
+@config_group.command(name="schema")
+@click.argument("kind", default="train")
+def schema_command(kind: str) -> None:
+    """Print the JSON schema of `train` or `eval` settings."""
+    if kind not in SCHEMAS:
+        raise unknown("schema", kind, SCHEMAS)
+    click.echo(json.dumps(SCHEMAS[kind].model_json_schema(), indent=2))

@@ -1,0 +1,137 @@
+"""`heedful eval`: run, list, view, compare."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from heedful.cli.output import Progress, number
+from heedful.errors import NotFoundError
+from heedful.evaluation.compare import compare_folders, read_summary
+from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.run import evaluate
+from heedful.settings import apply_overrides, check, read_yaml
+
+
+@click.group(name="eval")
+def eval_group() -> None:
+    """Evaluate a model beside trivial baselines; compare evaluations."""
+
+
+@eval_group.command(name="run")
+@click.argument("model")
+@click.argument("overrides", nargs=-1)
+@click.option("--config", type=click.Path(), help="A YAML file of evaluation settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def run_command(model: str, overrides: tuple[str, ...], config: str | None, as_json: bool) -> None:
+    """Generate for a split, measure perplexity, score, and write a report. MODEL is a run, a folder or a name.
+
+    Run it again after an interruption and it goes on where it stopped.
+
+    \b
+    heedful eval run runs/demo
+    heedful eval run runs/esconv-sft split=test decoding.do_sample=true decoding.top_p=0.9
+    """
+    values = {**(read_yaml(config) if config else {}), "model_name_or_path": model}
+    settings = check(EvalConfig, apply_overrides(values, overrides), where=config or "eval")
+    progress = Progress()
+    command = shlex.join(["heedful", *sys.argv[1:]])
+    done = evaluate(settings, say=progress.say, command=command)
+    if as_json:
+        click.echo(json.dumps(done.summary))
+        return
+    Console().print(summary_table(done.summary))
+    click.echo(f"report: {done.report}")
+
+
+@eval_group.command(name="compare")
+@click.argument("first")
+@click.argument("second")
+@click.option("--metrics", default="lexical", show_default=True, help="Groups or names, separated by commas.")
+@click.option("--system", default="trained", show_default=True, help="Which system of each evaluation.")
+@click.option("--bootstrap", default=1000, show_default=True, help="Draws.")
+@click.option("--seed", default=13, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare_command(
+    first: str, second: str, metrics: str, system: str, bootstrap: int, seed: int, as_json: bool
+) -> None:
+    """Paired tests between two evaluations of the same data: SECOND minus FIRST.
+
+    A system of one evaluation is named after a colon: runs/a/eval/commons-test:base
+
+    \b
+    heedful eval compare runs/a/eval/commons-test runs/b/eval/commons-test
+    heedful eval compare runs/a/eval/commons-test:base runs/a/eval/commons-test:trained
+    """
+    names = [m.strip() for m in metrics.split(",") if m.strip()]
+    found = compare_folders(first, second, system=system, metrics=names, bootstrap=bootstrap, seed=seed)
+    if as_json:
+        click.echo(json.dumps([vars_of(c) for c in found]))
+        return
+    table = Table(title=f"{second} minus {first}, paired over dialogues, 95 % intervals")
+    for column in ("metric", "first", "second", "difference", "low", "high", "p (bootstrap)", "p (swap)", "n"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for c in found:
+        numbers = [number(v) for v in (c.first, c.second, c.difference, c.low, c.high)]
+        table.add_row(c.name, *numbers, number(c.p_bootstrap, 3), number(c.p_randomisation, 3), str(c.n))
+    Console().print(table)
+
+
+@eval_group.command(name="ls")
+@click.argument("folder", default="runs")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_command(folder: str, as_json: bool) -> None:
+    """List evaluations below FOLDER."""
+    found = sorted(p.parent for p in Path(folder).rglob("report.html"))
+    if not found:
+        raise NotFoundError(f"No evaluation below '{folder}'; make one with heedful eval run MODEL.")
+    rows = [(str(path), read_summary(path)) for path in found]
+    if as_json:
+        click.echo(json.dumps([{"folder": path, "title": s["title"], "created": s["created"]} for path, s in rows]))
+        return
+    for path, summary in rows:
+        click.echo(f"{summary['created']}  {path}  {summary['title']}")
+
+
+@eval_group.command(name="view")
+@click.argument("folder")
+@click.option("--open", "open_page", is_flag=True, help="Open the report in a browser.")
+def view_command(folder: str, open_page: bool) -> None:
+    """Print the table of an evaluation again."""
+    path = Path(folder)
+    Console().print(summary_table(read_summary(path)))
+    click.echo(f"report: {path / 'report.html'}")
+    if open_page:
+        webbrowser.open((path / "report.html").resolve().as_uri())
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Metrics down, systems across, each value with its interval."""
+    corpus = summary["corpus"]
+    table = Table(title=f"{summary['title']}: {corpus['targets']:,} replies, {corpus['conversations']:,} dialogues")
+    table.add_column("metric")
+    for system in summary["systems"]:
+        table.add_column(system["name"], justify="right")
+    for name, about in summary["metrics"].items():
+        cells = []
+        for system in summary["systems"]:
+            m = system["metrics"].get(name) or {}
+            value, low, high = m.get("value"), m.get("low"), m.get("high")
+            interval = "" if low is None or value is None else f" [dim]{number(low)}–{number(high)}[/dim]"
+            cells.append(number(value) + interval)
+        if any(c != "—" for c in cells):
+            table.add_row(about["title"], *cells)
+    return table
+
+
+def vars_of(record: Any) -> dict[str, Any]:
+    """Fields of a frozen record."""
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}

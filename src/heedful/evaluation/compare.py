@@ -1,0 +1,88 @@
+"""Paired comparison of two stored evaluations: same replies due, other system."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from heedful.errors import ConfigError, NotFoundError
+from heedful.evaluation import perplexity
+from heedful.evaluation.traces import read_records
+from heedful.models.forward import SampleLoss
+from heedful.scoring import Comparison, Rows, compare
+from heedful.types import Trace
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """`summary.json` of an evaluation.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise NotFoundError(f"'{folder}' holds no evaluation (no summary.json); expected a folder that eval run made.")
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def compare_folders(
+    first: str, second: str, *, system: str, metrics: Sequence[str], bootstrap: int, seed: int
+) -> list[Comparison]:
+    """Second minus first. Each is an evaluation's folder, optionally with `:system`.
+
+    Raises:
+        NotFoundError: no such evaluation or system.
+        ConfigError: they are about different data.
+    """
+    (one, a_losses), (two, b_losses) = _read(first, system), _read(second, system)
+    ids = [t.id for t in one]
+    by_id = {t.id: t for t in two}
+    if set(ids) != set(by_id) or any(t.reference != by_id[t.id].reference for t in one):
+        raise ConfigError(
+            f"The evaluations are about different data ({len(one)} and {len(two)} replies); compare two evaluations of "
+            "the same corpus, split and format."
+        )
+    found = _perplexities(a_losses, b_losses, ids, bootstrap=bootstrap, seed=seed)
+    rows = [Rows.from_traces(one), Rows.from_traces([by_id[i] for i in ids])]
+    return found + compare(rows[0], rows[1], metrics=metrics, bootstrap=bootstrap, seed=seed)
+
+
+def _read(place: str, system: str) -> tuple[list[Trace], dict[str, SampleLoss]]:
+    folder, _, named = place.partition(":")
+    name = named or system
+    path = Path(folder) / "traces" / f"{name}.jsonl"
+    if not path.is_file():
+        known = sorted(p.stem for p in (Path(folder) / "traces").glob("*.jsonl"))
+        raise NotFoundError(f"'{folder}' has no system '{name}'. It has: {', '.join(known) or 'no evaluation'}.")
+    traces = [Trace.from_dict(r) for r in read_records(path)[1]]
+    likelihood = Path(folder) / "likelihood" / f"{name}.jsonl"
+    losses = [SampleLoss(**r) for r in read_records(likelihood)[1]] if likelihood.is_file() else []
+    return traces, {loss.id: loss for loss in losses}
+
+
+def _perplexities(
+    a: dict[str, SampleLoss], b: dict[str, SampleLoss], ids: Sequence[str], *, bootstrap: int, seed: int
+) -> list[Comparison]:
+    if not all(i in a and i in b for i in ids):
+        return []
+    one, two = [a[i] for i in ids], [b[i] for i in ids]
+    clusters = [i.rsplit("/", 1)[0] for i in ids]
+    values = [perplexity.results(losses) for losses in (one, two)]
+    tests = perplexity.difference(one, two, clusters, draws=bootstrap, seed=seed)
+    return [
+        Comparison(
+            name=name,
+            first=values[0][name].value,
+            second=values[1][name].value,
+            difference=test.difference if test else None,
+            low=test.low if test else None,
+            high=test.high if test else None,
+            p_bootstrap=test.p_bootstrap if test else None,
+            p_randomisation=test.p_randomisation if test else None,
+            n=len(ids),
+        )
+        for name, test in tests.items()
+    ]

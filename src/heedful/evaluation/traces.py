@@ -1,0 +1,76 @@
+"""Trace files: one JSON object a line, appended as replies are written, so that a killed run loses one batch at most.
+
+The first line says what the file holds (model, format, decoding, data). A file with another first line belongs to
+another experiment and is never continued.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from heedful.errors import ConfigError, DataError
+
+
+class Records:
+    """An append-only file of JSON records with an `id`, under a header."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self.header = dict(header)
+
+    def open(self) -> dict[str, dict[str, Any]]:
+        """Records that are there already, by id; writes the header if the file is new.
+
+        A last line that was cut by a kill is removed from the file.
+
+        Raises:
+            ConfigError: the file holds another experiment.
+        """
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._append([{"header": self.header}])
+            return {}
+        raw = self.path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if len(whole) < len(raw):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        lines = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+        found = lines[0].get("header") if lines else None
+        if not lines:
+            self._append([{"header": self.header}])
+        elif found != self.header:
+            changed = [k for k in {**self.header, **(found or {})} if (found or {}).get(k) != self.header.get(k)]
+            raise ConfigError(
+                f"{self.path} holds replies of another experiment (different: {', '.join(sorted(changed))}); choose "
+                "another output_dir, or delete that folder to start anew."
+            )
+        return {record["id"]: record for record in lines[1:]}
+
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append records and see them on the disk."""
+        self._append(records)
+
+    def _append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Header and records of a file that `Records` wrote.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return lines[0]["header"], lines[1:]
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        raise DataError(f"{path} is no trace file of heedful; expected JSON lines under a header.") from err

@@ -1,0 +1,25 @@
+"""Keep freed memory in the process: on a CPU, a training step spends up to a third of its time on page faults.
+
+glibc hands every large block back to the system when it is freed and asks for it again, page by page, in the next
+step. Measured on 2 cores (LoRA on SmolLM2-135M, 4 conversations a step): 187 -> 270 tokens/s at 943 tokens a row,
+305 -> 321 at 448.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import sys
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+TOP_PAD = 256 << 20
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to keep what it has; returns False where there is no such allocator (macOS, musl)."""
+    name = ctypes.util.find_library("c") if sys.platform == "linux" else None
+    libc = ctypes.CDLL(name) if name else None
+    if libc is None or not hasattr(libc, "mallopt"):
+        return False
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, TOP_PAD))
+    return all(libc.mallopt(key, value) for key, value in settings)

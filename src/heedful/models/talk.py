@@ -1,0 +1,117 @@
+"""A talk in progress: the conversation so far, and the model's next turn, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from heedful.errors import UserError
+from heedful.formats import Format, Reply
+from heedful.models.causal import CausalModel
+from heedful.models.decoding import Decoding
+from heedful.models.generate import generate, prompt_only
+from heedful.types import Conversation, Turn
+
+
+class Talk:
+    """One conversation with one model. Nothing is written anywhere; `conversation` is the only memory.
+
+    Args:
+        max_length: prompt and reply together, in tokens.
+    """
+
+    def __init__(self, causal: CausalModel, fmt: Format, decoding: Decoding, *, max_length: int = 1024) -> None:
+        self.causal, self.fmt, self.decoding = causal, fmt, decoding
+        self.max_length = max_length
+        self.conversation = Conversation(id="talk", turns=(), source="chat")
+
+    def say(self, text: str) -> None:
+        """Add the person's turn.
+
+        Raises:
+            UserError: it is empty.
+        """
+        if not text.strip():
+            raise UserError("There is nothing in that message; write something, or /quit.")
+        self._add(Turn(role="user", text=text.strip()))
+
+    def reply(self, on_text: Callable[[str], None] | None = None) -> Reply:
+        """Write the supporter's turn and add it; `on_text` gets pieces of it as they appear.
+
+        Raises:
+            DataError: the last message does not fit into `max_length`; the talk stays as it was.
+        """
+        prompt = self.prompt()
+        # The random stream is keyed by how far the talk has come, so that /undo and a new try give another reply only
+        # if the words before it changed: the same talk can be repeated exactly.
+        name = f"talk/{len(self.conversation)}"
+        stream = _Stream(self.causal.tokenizer, on_text) if on_text else None
+        batches = generate(
+            self.causal,
+            [prompt_only(name, "talk", len(self.conversation), prompt)],
+            self.decoding,
+            banned=[],
+            on_token=stream.token if stream else None,
+        )
+        made = next(iter(batches))[0]
+        text = self.causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
+        reply = self.fmt.parse(text, self.causal.tokenizer)
+        self._add(Turn(role="assistant", text=reply.text))
+        return reply
+
+    def undo(self) -> bool:
+        """Take back the last exchange (both turns); False if there is none."""
+        turns = self.conversation.turns
+        last = max((i for i, t in enumerate(turns) if t.role == "user"), default=None)
+        if last is None:
+            return False
+        self.conversation = replace(self.conversation, turns=turns[:last])
+        return True
+
+    def reset(self) -> None:
+        """Forget the whole talk."""
+        self.conversation = replace(self.conversation, turns=())
+
+    def prompt(self) -> tuple[int, ...]:
+        """Token ids of the input for the next reply."""
+        room = self.decoding.max_new_tokens
+        limit = min(self.max_length, self.causal.max_length)
+        return self.fmt.inference(self.conversation, self.causal.tokenizer, max_length=limit, new_tokens=room)
+
+    def why(self) -> dict[str, Any]:
+        """What the next (or last) reply is made from: the exact prompt and every setting."""
+        turns = self.conversation.turns
+        before = turns[:-1] if turns and turns[-1].role == "assistant" else turns
+        kept, self.conversation = self.conversation, replace(self.conversation, turns=before)
+        try:
+            ids = self.prompt() if before else ()
+        finally:
+            self.conversation = kept
+        return {
+            "model": self.causal.name,
+            "note": self.causal.note,
+            "format": self.fmt.fingerprint,
+            "decoding": {k: getattr(self.decoding, k) for k in self.decoding.__dataclass_fields__},
+            "prompt_tokens": len(ids),
+            "prompt": self.causal.tokenizer.decode(ids, skip_special_tokens=False),
+        }
+
+    def _add(self, turn: Turn) -> None:
+        self.conversation = replace(self.conversation, turns=(*self.conversation.turns, turn))
+
+
+class _Stream:
+    """Tokens -> text pieces; holds back what may still change (half a character, an end token)."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        self.tokenizer, self.on_text = tokenizer, on_text
+        self.tokens: list[int] = []
+        self.shown = 0
+
+    def token(self, name: str, token: int) -> None:
+        self.tokens.append(token)
+        text = self.tokenizer.decode(self.tokens, skip_special_tokens=True)
+        if not text.endswith("\ufffd") and len(text) > self.shown:
+            self.on_text(text[self.shown :])
+            self.shown = len(text)

@@ -1,0 +1,306 @@
+"""Decoding on trees equals `transformers.generate` word for word; sampling draws from the distribution it claims."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from heedful.errors import ConfigError, DataError  # noqa: E402
+from heedful.formats import Sample, encode, make  # noqa: E402
+from heedful.models.causal import CausalModel, add_markers, load  # noqa: E402
+from heedful.models.decoding import Decoding, Written, chooser, stream  # noqa: E402
+from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file  # noqa: E402
+from heedful.models.generate import end_ids, generate, prompt_only  # noqa: E402
+from heedful.testing import conversations, tiny_model  # noqa: E402
+
+
+@cache
+def setup(kind: Any = "llama", spec: str = "chat", n: int = 4) -> tuple[CausalModel, list[Sample]]:
+    causal = tiny_model(kind=kind)
+    fmt = make({"name": "chat", "system": "Be kind."} if spec == "chat" else spec)
+    add_markers(causal, fmt.markers)
+    sharpen(causal)
+    talks = conversations(n, seed=11)
+    return causal, [s for conv in talks for s in fmt.samples(conv, causal.tokenizer, max_length=4000)]
+
+
+def sharpen(causal: CausalModel) -> None:
+    """An output layer of its own with a likely end token: else a tiny model repeats its last word for ever."""
+    model, end = causal.model, causal.tokenizer.eos_token_id
+    draw = torch.Generator().manual_seed(1)
+    shape = model.get_input_embeddings().weight.shape
+    head = torch.randn(shape, generator=draw) * 0.4
+    head[end] *= 2.5
+    model.config.tie_word_embeddings = False
+    model.get_output_embeddings().weight = torch.nn.Parameter(head)
+
+
+def written(causal: CausalModel, samples: list[Sample], settings: Decoding, **options: Any) -> dict[str, Written]:
+    return {g.id: g.written for batch in generate(causal, samples, settings, **options) for g in batch}
+
+
+def reference(causal: CausalModel, sample: Sample, **options: Any) -> tuple[int, ...]:
+    """What transformers writes, one prompt at a time."""
+    ids = torch.tensor([sample.prompt])
+    out = causal.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=causal.pad_id, **options
+    )
+    return tuple(out[0, len(sample.prompt) :].tolist())
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"repetition_penalty": 1.3},
+    {"no_repeat_ngram_size": 2},
+    {"min_new_tokens": 9},
+    {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "min_new_tokens": 4},
+    {"num_beams": 2},
+    {"num_beams": 4},
+    {"num_beams": 4, "length_penalty": 0.3},
+    {"num_beams": 4, "length_penalty": 2.0, "min_new_tokens": 3},
+    {"num_beams": 2, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+]
+every_setting = pytest.mark.parametrize("options", SETTINGS, ids=lambda o: "-".join(f"{k}{v}" for k, v in o.items()))
+
+
+@every_setting
+@pytest.mark.parametrize(("kind", "spec"), [("llama", "chat"), ("gpt2", "chat"), ("llama", "structured")])
+def test_equal_to_transformers(kind: str, spec: str, options: dict[str, Any]) -> None:
+    causal, samples = setup(kind, spec)
+    assert len(samples) >= 8
+    expected = {s.id: reference(causal, s, max_new_tokens=16, **options) for s in samples}
+    settings = Decoding(max_new_tokens=16, **options)
+    for branches in (64, 5, 1):
+        found = written(causal, samples, settings, branches=branches)
+        assert {name: w.tokens for name, w in found.items()} == expected
+    for reply in found.values():
+        ended = reply.tokens[-1] == causal.tokenizer.eos_token_id
+        assert reply.finish == ("stop" if ended else "length")
+        assert len(reply.logprobs) == len(reply.tokens) <= 16
+
+
+def test_the_comparison_sees_short_and_long_replies() -> None:
+    """Otherwise the equality above would say little about where a reply ends."""
+    for kind in ("llama", "gpt2"):
+        causal, samples = setup(kind)
+        for beams in (1, 4):
+            found = written(causal, samples, Decoding(max_new_tokens=16, num_beams=beams))
+            assert {w.finish for w in found.values()} == {"stop", "length"}, (kind, beams)
+            assert len({len(w.tokens) for w in found.values()}) > 2
+
+
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_equal_with_several_end_tokens(beams: int) -> None:
+    causal = tiny_model()
+    sharpen(causal)
+    more = [causal.tokenizer.eos_token_id, *range(120, 500)]
+    causal.model.generation_config.eos_token_id = more
+    assert end_ids(causal) == set(more)
+    _, samples = setup()
+    # Long replies are rewarded, so a search that runs out of live beams too early is seen.
+    options: dict[str, Any] = {"num_beams": beams, "min_new_tokens": 2, "length_penalty": 3.0}
+    found = written(causal, samples, Decoding(max_new_tokens=12, **options))
+    assert {n: w.tokens for n, w in found.items()} == {
+        s.id: reference(causal, s, max_new_tokens=12, **options) for s in samples
+    }
+
+
+def logprobs(causal: CausalModel, sample: Sample, tokens: tuple[int, ...]) -> np.ndarray:  # type: ignore[type-arg]
+    ids = torch.tensor([[*sample.prompt, *tokens]])
+    with torch.no_grad():
+        logits = causal.model(input_ids=ids).logits[0, len(sample.prompt) - 1 : -1]
+    rows: np.ndarray = logits.log_softmax(-1)[torch.arange(len(tokens)), torch.tensor(tokens)].numpy()  # type: ignore[type-arg]
+    return rows
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 3},
+        {"num_beams": 2, "repetition_penalty": 1.5},
+        {"do_sample": True},
+        {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 40},
+        {"do_sample": True, "min_new_tokens": 8},
+    ],
+)
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_logprobs_are_those_of_the_model(kind: str, options: dict[str, Any]) -> None:
+    """Before temperature and cut-offs: what a policy gradient needs, whatever the reply was drawn from."""
+    causal, samples = setup(kind)
+    for name, reply in written(causal, samples, Decoding(max_new_tokens=12, **options)).items():
+        (sample,) = [s for s in samples if s.id == name]
+        np.testing.assert_allclose(reply.logprobs, logprobs(causal, sample, reply.tokens), atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------ sampling
+
+
+def test_a_reply_does_not_depend_on_its_neighbours() -> None:
+    causal, samples = setup()
+    settings = Decoding(max_new_tokens=16, do_sample=True, temperature=0.9, top_p=0.95)
+    expected = written(causal, samples, settings)
+    assert len({w.tokens for w in expected.values()}) == len(samples)
+    for branches in (1, 3, 100):
+        for order in (samples, samples[::-1], samples[1::2] + samples[::2]):
+            found = written(causal, order, settings, branches=branches)
+            assert {n: w.tokens for n, w in found.items()} == {n: w.tokens for n, w in expected.items()}
+    alone = written(causal, samples[3:4], settings)
+    assert alone[samples[3].id].tokens == expected[samples[3].id].tokens
+
+
+def test_other_seeds_and_names_give_other_words() -> None:
+    causal, samples = setup()
+    settings = Decoding(max_new_tokens=16, do_sample=True)
+    one, two = (written(causal, samples[:1], replace(settings, seed=s)) for s in (1, 2))
+    assert one[samples[0].id].tokens != two[samples[0].id].tokens
+    many = [replace(samples[0], id=f"{samples[0].id}#{i}") for i in range(8)]
+    assert len({w.tokens for w in written(causal, many, settings).values()}) == 8
+    assert stream(1, "a").random() == stream(1, "a").random() != stream(1, "b").random()
+
+
+def draw(logits: Any, settings: Decoding, n: int, **options: Any) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for i in range(n):
+        one = chooser(settings, name=str(i), prompt=(1, 2), end=frozenset({0}), **options)
+        counts[one.step(logits).tokens[0]] += 1
+    return counts
+
+
+def exact(logits: Any, settings: Decoding) -> np.ndarray:  # type: ignore[type-arg]
+    """The filtered softmax with transformers' own warpers."""
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    out = TemperatureLogitsWarper(settings.temperature)(None, logits) if settings.temperature != 1 else logits
+    if settings.top_k:
+        out = TopKLogitsWarper(settings.top_k)(None, out)
+    if settings.top_p < 1:
+        out = TopPLogitsWarper(settings.top_p)(None, out)
+    found: np.ndarray = out[0].double().softmax(-1).numpy()  # type: ignore[type-arg]
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 1.7},
+        {"top_k": 3},
+        {"top_p": 0.7},
+        {"top_p": 0.01},
+        {"top_k": 6, "top_p": 0.8, "temperature": 1.3},
+        {"top_k": 99},
+    ],
+)
+def test_draws_follow_the_filtered_softmax(options: dict[str, Any]) -> None:
+    logits = torch.tensor([[0.1, 2.0, -1.0, 1.5, 0.3, -0.4, 1.9, 0.0, -3.0, 0.9]])
+    settings, n = Decoding(do_sample=True, **options), 4000
+    counts, p = draw(logits, settings, n), exact(logits, settings)
+    kept = np.flatnonzero(p)
+    assert set(counts) <= set(kept.tolist())  # what is cut off never comes
+    expected = p[kept] * n
+    chi2 = float(((np.array([counts[int(k)] for k in kept]) - expected) ** 2 / expected).sum())
+    # Mean k-1, deviation sqrt(2(k-1)): five deviations are exceeded once in a million; the seed is fixed besides.
+    assert chi2 <= (len(kept) - 1) + 5 * np.sqrt(2 * max(len(kept) - 1, 1))
+
+
+def test_banned_tokens_and_an_early_end_never_come() -> None:
+    logits = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -1.0]])
+    counts = draw(logits, Decoding(do_sample=True, min_new_tokens=1, max_new_tokens=4), 300, banned=(1, 3))
+    assert set(counts) <= {2, 4, 5, 6}
+    causal, samples = setup()
+    plain = written(causal, samples, Decoding(max_new_tokens=6))
+    common = [t for t, _ in Counter(t for w in plain.values() for t in w.tokens).most_common(5)]
+    for beams in (1, 2):
+        found = written(causal, samples, Decoding(max_new_tokens=6, num_beams=beams), banned=common)
+        assert not {t for w in found.values() for t in w.tokens} & set(common)
+
+
+# ------------------------------------------------------------------ around it
+
+
+def test_streaming_tells_every_token_in_order() -> None:
+    causal, samples = setup()
+    told: dict[str, list[int]] = {}
+    found = written(
+        causal, samples, Decoding(max_new_tokens=8), on_token=lambda name, t: told.setdefault(name, []).append(t)
+    )
+    assert {n: tuple(t) for n, t in told.items()} == {n: w.tokens for n, w in found.items()}
+
+
+def test_targets_are_not_read_and_batches_come_one_by_one() -> None:
+    causal, samples = setup()
+    settings = Decoding(max_new_tokens=5)
+    blind = [prompt_only(s.id, s.conversation_id, s.turn, s.prompt) for s in samples]
+    assert written(causal, blind, settings) == written(causal, samples, settings)
+    batches = list(generate(causal, samples, settings, branches=1))
+    assert len(batches) == len({s.conversation_id for s in samples})
+    assert sorted(g.id for b in batches for g in b) == sorted(s.id for s in samples)
+    assert list(generate(causal, [], settings)) == []
+
+
+def test_one_prompt_with_many_replies_is_read_once() -> None:
+    """GRPO's case: G branches from one prompt, cached once."""
+    causal, samples = setup()
+    many = [replace(samples[-1], id=f"g#{i}") for i in range(6)]
+    widths: list[int] = []
+    hook = causal.model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    found = written(causal, many, Decoding(max_new_tokens=4, do_sample=True, min_new_tokens=4))
+    hook.remove()
+    assert widths == [len(samples[-1].prompt), 6, 6, 6]
+    assert len(found) == 6
+
+
+def test_two_samples_of_one_name_are_refused() -> None:
+    """The name keys the random stream, so a second one would be the same reply or a mixture."""
+    causal, samples = setup()
+    with pytest.raises(DataError, match=f"'{samples[0].id}' is there 2 times"):
+        list(generate(causal, [samples[0], replace(samples[1], id=samples[0].id)], Decoding(max_new_tokens=2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"do_sample": True, "num_beams": 2}, "not both"),
+        ({"min_new_tokens": 5, "max_new_tokens": 4}, "got 5 and 4"),
+        ({"max_new_tokens": 0}, "max_new_tokens >= 1"),
+        ({"min_new_tokens": -1}, "got -1"),
+        ({"temperature": 0.0}, "temperature > 0"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
+    ],
+)
+def test_settings_that_contradict_each_other(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Decoding(**options)
+
+
+@pytest.mark.slow
+def test_equal_to_transformers_on_a_real_model() -> None:
+    if packaged_file(EMBEDDED[DEFAULT_MODEL]) is None:
+        pytest.skip(f"needs the embedded model: {EMBEDDED[DEFAULT_MODEL].install}")
+    causal, fmt = load(DEFAULT_MODEL, dtype="float32", device="cpu"), make("chat")
+    samples = [s for c in conversations(2, seed=3, turns=6) for s in fmt.samples(c, causal.tokenizer, max_length=2000)]
+    for options in ({}, {"num_beams": 2, "repetition_penalty": 1.2}):
+        found = written(causal, samples, Decoding(max_new_tokens=20, **options))  # type: ignore[arg-type]
+        assert {n: w.tokens for n, w in found.items()} == {
+            s.id: reference(causal, s, max_new_tokens=20, **options) for s in samples
+        }
+    prompt = fmt.prompt(conversations(1, turns=3)[0], causal.tokenizer)
+    single = prompt_only("x/1", "x", 1, encode(prompt, causal.tokenizer))
+    (reply,) = written(causal, [single], Decoding(max_new_tokens=40)).values()
+    assert fmt.parse(causal.tokenizer.decode(reply.tokens), causal.tokenizer).text
