@@ -163,6 +163,12 @@ def test_markers_also_fill_an_output_layer_of_its_own() -> None:
     )
 
 
+def test_a_marker_without_a_name_gets_a_usable_row() -> None:
+    causal = tiny_model()
+    (at,) = add_markers(causal, ("<|>",))
+    assert torch.isfinite(causal.model.get_input_embeddings().weight[at]).all()
+
+
 def test_a_model_with_markers_is_loaded_with_them(tmp_path: Path) -> None:
     causal = tiny_model()
     add_markers(causal, make("structured").markers)
@@ -183,6 +189,17 @@ def test_fingerprints_tell_weights_apart() -> None:
 
 
 # ------------------------------------------------------------------ embedded models
+
+
+def test_an_adapter_finds_its_embedded_base_but_not_a_namesake(tmp_path: Path) -> None:
+    """PEFT writes the folder of the base; the cache may lie elsewhere by now, a run of a similar name does not."""
+    at = tmp_path / "adapter_config.json"
+    for folder, base in (
+        ("/gone/models/smollm2-135m-instruct-98765", "smollm2-135m-instruct"),
+        ("runs/smollm2-135m-instruct-mine", "runs/smollm2-135m-instruct-mine"),
+    ):
+        at.write_text(json.dumps({"base_model_name_or_path": folder}))
+        assert module._base_of(at) == base
 
 
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedModel:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import ConfigError, MissingExtraError, NotFoundError, nearest
+from heedful.models.delta import expected_warnings
 from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, embedded_folder
 
 if TYPE_CHECKING:
@@ -108,15 +111,21 @@ def load(
     path = resolve_path(name)
     delta = Path(path) / "adapter_config.json"
     base = _base_of(delta) if delta.is_file() else path
-    note = EMBEDDED[base].note if base in EMBEDDED else ""
-    tokenizer = _tokenizer(path if (Path(path) / "tokenizer_config.json").is_file() else resolve_path(base))
+    origin = name if name in EMBEDDED else base
+    note = EMBEDDED[origin].note if origin in EMBEDDED else ""
+    own = path if (Path(path) / "tokenizer_config.json").is_file() else resolve_path(base)
+    tokenizer = _tokenizer(own, named=name)
     model = _model(resolve_path(base), dtype=getattr(torch, kind), named=name)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    size = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        # Without the adapter these rows stay: they must be what training started from, not random.
+        _start_rows(model, tokenizer, range(size, len(tokenizer)))
     if delta.is_file() and adapter:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, path)
+        with expected_warnings():
+            model = PeftModel.from_pretrained(model, path)
     return CausalModel(model=model.to(device).eval(), tokenizer=tokenizer, name=name, note=note)
 
 
@@ -125,13 +134,16 @@ def _base_of(delta: Path) -> str:
     if not base:
         raise NotFoundError(f"{delta} does not name its base model; expected 'base_model_name_or_path'.")
     # peft writes the folder of the base; for an embedded model that is this machine's cache, wherever it is now.
-    return next((name for name in EMBEDDED if Path(base).name.startswith(name)), str(base))
+    return next((name for name in EMBEDDED if re.fullmatch(rf"{name}-\d+", Path(base).name)), str(base))
 
 
-def _tokenizer(path: str) -> Any:
+def _tokenizer(path: str, *, named: str) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, local_files_only=offline())
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=offline())
+    except (OSError, ValueError) as err:  # transformers has both for a tokenizer that is not there
+        raise _not_there(named) from err
 
 
 def _model(path: str, *, dtype: Any, named: str) -> Any:
@@ -143,11 +155,15 @@ def _model(path: str, *, dtype: Any, named: str) -> Any:
             path, dtype=dtype, attn_implementation="sdpa", local_files_only=offline()
         )
     except OSError as err:
-        hint = " (offline: HF_HUB_OFFLINE is set)" if offline() else ""
-        raise NotFoundError(
-            f"Cannot load the model '{named}'{hint}; expected a folder, a Hugging Face name that is in the cache or "
-            f"reachable, or one of {', '.join(EMBEDDED)}.{nearest(named, EMBEDDED)}"
-        ) from err
+        raise _not_there(named) from err
+
+
+def _not_there(named: str) -> NotFoundError:
+    hint = " (offline: HF_HUB_OFFLINE is set)" if offline() else ""
+    return NotFoundError(
+        f"Cannot load the model '{named}'{hint}; expected a folder with model and tokenizer, a Hugging Face name that "
+        f"is in the cache or reachable, or one of {', '.join(EMBEDDED)}.{nearest(named, EMBEDDED)}"
+    )
 
 
 def offline() -> bool:
@@ -160,26 +176,33 @@ def add_markers(causal: CausalModel, markers: tuple[str, ...]) -> tuple[int, ...
 
     A new row starts as the mean of the rows of its name's sub-words (esconv.md), so that it means something already.
     """
-    import torch
-
     tokenizer, model = causal.tokenizer, causal.model
     fresh = [m for m in markers if m not in tokenizer.get_vocab()]
     if not fresh:
         return ()
-    pieces = [tokenizer(m.strip("[]<|>"), add_special_tokens=False).input_ids for m in fresh]
     tokenizer.add_special_tokens({"additional_special_tokens": fresh}, replace_extra_special_tokens=False)
     ids = tuple(tokenizer.convert_tokens_to_ids(fresh))
     if max(ids) >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    _start_rows(model, tokenizer, ids)
+    return ids
+
+
+def _start_rows(model: Any, tokenizer: Any, ids: Iterable[int]) -> None:
+    """Set the rows of `ids` to the mean of the rows of their names' sub-words."""
+    import torch
+
+    names = {at: (tokenizer.convert_ids_to_tokens(at) or "").strip("[]<|>") for at in ids}
+    pieces = {at: tokenizer(name, add_special_tokens=False).input_ids for at, name in names.items()}
     tables = [model.get_input_embeddings().weight]
     head = model.get_output_embeddings()
     if head is not None and head.weight is not tables[0]:
         tables.append(head.weight)
     with torch.no_grad():
         for table in tables:
-            for at, parts in zip(ids, pieces, strict=True):
-                table[at] = table[parts].float().mean(0).to(table.dtype)
-    return ids
+            for at, parts in pieces.items():
+                if parts:  # a name of brackets alone says nothing about a start
+                    table[at] = table[parts].float().mean(0).to(table.dtype)
 
 
 def fingerprint(causal: CausalModel) -> str:

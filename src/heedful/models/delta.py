@@ -6,6 +6,9 @@ front of the prompt (prompt and prefix tuning) do not and are left out: docs/dec
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,17 +129,31 @@ def attach(model: Any, config: Any, *, name: str) -> Any:
     if name == "bias" and not any(n.endswith(".bias") for n, _ in model.named_parameters()):
         raise ConfigError("delta: bias trains bias terms, but this model has none; use lora, dora, ia3, vera or norms.")
     try:
-        model = get_peft_model(model, config)
+        with expected_warnings():
+            model = get_peft_model(model, config)
     except ValueError as err:
         raise ConfigError(f"delta: {name} does not fit this model: {err}") from err
     if name == "bias":
         for parameter_name, parameter in model.named_parameters():
-            parameter.requires_grad = parameter_name.endswith(".bias")
+            # Rows that the format added are trained with every method that can: nothing has ever trained them.
+            parameter.requires_grad = parameter_name.endswith(".bias") or "trainable_tokens" in parameter_name
     for parameter in model.parameters():
         if parameter.requires_grad:
             # An update of 1e-5 vanishes in bf16's 8 bits of mantissa.
             parameter.data = parameter.data.float()
     return model
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Keeps two remarks of PEFT from people who can do nothing about them; both cases are tested here.
+
+    It does not know the norm layers that LN tuning adapts, and it sets `fan_in_fan_out` for GPT-2's layers itself.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
+        yield
 
 
 def trainable(model: Any) -> tuple[int, int]:
