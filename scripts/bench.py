@@ -1,0 +1,192 @@
+"""Speed beside the peers, one run, printed as ratios: `make bench` (about 15 minutes on 2 cores).
+
+    python scripts/bench.py sft       one supervised pass over 20 ESConv dialogues against TRL's SFTTrainer
+    python scripts/bench.py metrics   2,801 replies against rouge-score, sacrebleu, NLTK and bert-score
+    python scripts/bench.py start     import and --help
+
+The supervised pass: the same targets, model, LoRA and precision. TRL gets what its documentation asks for, one
+prompt-completion pair per supporter turn; heedful gets the conversations. Both make one optimiser step over all targets
+from the same weights (LoRA starts at zero), so the two losses must agree, and they are printed side by side.
+Without ESConv under HEEDFUL_DATA the embedded corpus `commons` takes its place, and the output says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from heedful import corpora, formats
+from heedful.formats import Sample
+from heedful.models.causal import load
+from heedful.models.delta import DeltaSettings, attach, lora
+from heedful.settings import check
+from heedful.training.config import TrainConfig
+from heedful.training.plan import estimate_memory
+
+DIALOGUES = 20
+MAX_LENGTH = 2048
+
+
+def corpus() -> tuple[str, list[Any]]:
+    """The dialogues of the bench and what they are called."""
+    if corpora.get("esconv").locate() is not None:
+        return "esconv", corpora.load("esconv", "train")[:DIALOGUES]
+    return "commons (ESConv is not here)", corpora.load("commons", "train")[:DIALOGUES]
+
+
+def sft_heedful() -> dict[str, float]:
+    """One pass with whole conversations; seconds, loss per target token, peak memory."""
+    from heedful.models.memory import keep_freed_memory
+    from heedful.training.data import prepare
+    from heedful.training.sft import sft, use_bf16
+
+    talks = corpus()[1]
+    causal = load(dtype="bfloat16" if use_bf16("auto", on_cpu=True) else "float32", device="cpu")
+    ready = prepare(talks, formats.make("chat"), causal.tokenizer, max_length=MAX_LENGTH)
+    causal.model = attach(causal.model, lora(DeltaSettings()), name="lora")
+    causal.model.train()
+    accumulation = -(-len(ready.trees) // 4)
+    settings = {"max_steps": 1, "logging_steps": 1, "save_steps": 1000, "warmup_steps": 0}
+    config = check(TrainConfig, {**settings, "gradient_accumulation_steps": accumulation})
+    keep_freed_memory()
+    logged: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = sft(config, causal, ready, None, folder=Path(folder), log=lambda values, step: logged.append(values))
+    longest = max(len(t) for t in ready.trees)
+    return {
+        "seconds": outcome.seconds,
+        "loss": logged[0]["loss"],
+        "targets": ready.samples,
+        "tokens": ready.tokens,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "estimated_gib": estimate_memory(config, row_tokens=4 * longest) / 2**30,
+    }
+
+
+def sft_trl() -> dict[str, float]:
+    """The same pass with TRL's SFTTrainer on exploded prompt-completion samples."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    from heedful.training.sft import use_bf16
+
+    talks = corpus()[1]
+    bf16 = use_bf16("auto", on_cpu=True)
+    causal = load(dtype="bfloat16" if bf16 else "float32", device="cpu")
+    fmt = formats.make("chat")
+    samples: list[Sample] = [s for c in talks for s in fmt.samples(c, causal.tokenizer, max_length=MAX_LENGTH)]
+    rows = [
+        {
+            "input_ids": [*s.prompt, *s.target],
+            "completion_mask": [0] * len(s.prompt) + [1] * len(s.target),
+        }
+        for s in samples
+    ]
+    for parameter in causal.model.parameters():
+        parameter.requires_grad = False
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SFTConfig(
+            output_dir=folder, use_cpu=True, bf16=bf16, max_steps=1, per_device_train_batch_size=4,
+            gradient_accumulation_steps=-(-len(rows) // 4), max_length=MAX_LENGTH, learning_rate=2e-4, logging_steps=1,
+            completion_only_loss=True, gradient_checkpointing=False, report_to="none", disable_tqdm=True,
+            save_strategy="no", seed=13, dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False,
+        )  # fmt: skip
+        trainer = SFTTrainer(
+            model=causal.model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=causal.tokenizer,
+            peft_config=LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear"),
+        )
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32)
+        begun = time.monotonic()
+        trainer.train()
+        seconds = time.monotonic() - begun
+    loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    return {
+        "seconds": seconds,
+        "loss": float(loss),
+        "targets": len(rows),
+        "tokens": sum(len(r["input_ids"]) for r in rows),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def in_own_process(part: str) -> dict[str, float]:
+    """Run one part alone, so that memory and warm caches of one side do not help or hurt the other."""
+    done = subprocess.run([sys.executable, __file__, "--part", part], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{part} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def bench_sft() -> None:
+    """Print the table of the supervised pass."""
+    name, talks = corpus()
+    print(f"supervised pass: {len(talks)} dialogues of {name}, SmolLM2-135M, LoRA r16 all-linear, bf16 where supported")
+    ours, theirs = in_own_process("sft_heedful"), in_own_process("sft_trl")
+    print(f"{'':12}{'seconds':>10}{'tokens':>10}{'targets':>9}{'loss/token':>12}{'peak GiB':>10}")
+    for label, row in (("heedful", ours), ("TRL 1.16", theirs)):
+        print(
+            f"{label:12}{row['seconds']:>10.1f}{row['tokens']:>10,.0f}{row['targets']:>9,.0f}{row['loss']:>12.4f}"
+            f"{row['peak_gib']:>10.2f}"
+        )
+    print(f"ratio of time, TRL / heedful: {theirs['seconds'] / ours['seconds']:.2f}")
+    print(f"difference of loss: {abs(theirs['loss'] - ours['loss']):.5f}")
+    print(f"estimated peak of heedful (--dry-run): {ours['estimated_gib']:.2f} GiB, measured {ours['peak_gib']:.2f}")
+
+
+def bench_start() -> None:
+    """Median wall time of fresh processes."""
+    for label, command in (
+        ("python -c pass", [sys.executable, "-c", "pass"]),
+        ("import heedful", [sys.executable, "-c", "import heedful"]),
+        ("heedful --help", [str(Path(sys.executable).with_name("heedful")), "--help"]),
+    ):
+        times = []
+        for _ in range(9):
+            begun = time.monotonic()
+            subprocess.run(command, check=True, capture_output=True)
+            times.append(time.monotonic() - begun)
+        print(f"{label:16} median {statistics.median(times):.3f} s  (min {min(times):.3f}, max {max(times):.3f})")
+
+
+def bench_metrics() -> None:
+    """The metric suite against the four libraries, see scripts/bench_metrics.py."""
+    command = [sys.executable, str(Path(__file__).with_name("bench_metrics.py"))]
+    subprocess.run(command, check=True)
+
+
+PARTS = {"sft_heedful": sft_heedful, "sft_trl": sft_trl}
+BENCHES = {"start": bench_start, "metrics": bench_metrics, "sft": bench_sft}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benches", nargs="*", choices=[*BENCHES, []], help="default: all")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.part:
+        print(json.dumps(PARTS[given.part]()))
+    else:
+        for bench in given.benches or BENCHES:
+            print(f"\n== {bench} ==", flush=True)
+            BENCHES[bench]()
