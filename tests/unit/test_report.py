@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.errors import DataError, RunError
@@ -305,6 +305,18 @@ def test_groups_stand_in_order_and_models_before_baselines() -> None:
     assert places == sorted(places)
 
 
+def test_cells_stand_under_the_head_of_their_system() -> None:
+    html = render(make())
+    table = html[html.index('<table class="scores">') :]
+    heads = re.findall(r'<th scope="col"[^>]*>(\w+)</th>', table[: table.index("</thead>")])
+    assert heads == ["base", "sft", "fixed"]
+    for name, info in SUMMARY["metrics"].items():
+        if name != "ppl_token":
+            wanted = [str(s["metrics"][name]["value"]) for h in heads for s in SUMMARY["systems"] if s["name"] == h]
+            cells = row_of(html, info["title"]).split("<td")[1:]
+            assert [re.findall(r'<data value="([^"]+)"', cell)[0] for cell in cells] == wanted
+
+
 def test_replies_stand_models_first_then_baselines() -> None:
     card = between(Page(render(make())), "lantern-041/t7", "Lowest scores")
     replies = make()["examples"][0]
@@ -386,6 +398,10 @@ def test_the_headline_claims_nothing_where_the_interval_holds_zero(low: float, h
     assert "chance can explain it, because its interval includes zero" in text
     first = text[: text.index("Of the 5")]
     assert not re.search(r"fell|rose|better|larger than chance", first)
+
+
+def test_the_headline_says_rose_for_a_value_that_rose() -> None:
+    assert "BLEU-2 rose from 5.31 (4.91 to 5.70) with fixed to 6.08 (5.69 to 6.49) with sft." in headline_of(make())
 
 
 def test_the_headline_says_when_a_system_got_worse() -> None:
@@ -532,6 +548,7 @@ def test_characters_that_html_cannot_hold_are_replaced(tmp_path: Path) -> None:
     assert "nul \ufffd bell \ufffd lone \ufffd end" in text
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.text(max_size=60))
 def test_any_reply_keeps_the_page_well_formed(text: str) -> None:
     summary = make()

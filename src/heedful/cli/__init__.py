@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _quiet()
     try:
-        cli(args=words, prog_name="heedful", standalone_mode=False)
+        code = cli(args=words, prog_name="heedful", standalone_mode=False)
     except HeedfulError as err:
         if "--debug" in words:
             raise
@@ -74,13 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as err:
         err.show()
         sys.exit(2)
-    except click.exceptions.Exit as err:
-        sys.exit(err.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("heedful: stopped; what was finished is kept.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except OSError as err:
+        if err.errno is None or "--debug" in words:  # libraries raise bare OSErrors for their own troubles
+            raise
+        click.echo(f"heedful: {os.strerror(err.errno)}: '{err.filename or 'unknown file'}'.", err=True)
+        sys.exit(1)
+    if isinstance(code, int):  # what a command gave to ctx.exit; click hands it back in this mode
+        sys.exit(code)
 
 
 def _quiet() -> None:

@@ -10,7 +10,7 @@ import click
 
 from heedful import formats
 from heedful.corpora import write_jsonl
-from heedful.errors import UserError
+from heedful.errors import NotFoundError, UserError
 from heedful.models.causal import load
 from heedful.models.decoding import Decoding
 from heedful.models.embedded import DEFAULT_MODEL
@@ -27,7 +27,13 @@ NOTICE = (
 @click.command(name="chat")
 @click.argument("model", default=DEFAULT_MODEL)
 @click.option("--max-new-tokens", default=80, show_default=True)
-@click.option("--temperature", default=0.7, show_default=True, help="0 takes the best token every time.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.7,
+    show_default=True,
+    help="0 takes the best token every time.",
+)
 @click.option("--top-p", default=0.9, show_default=True)
 @click.option("--seed", default=13, show_default=True)
 @click.option("--save", type=click.Path(path_type=Path), help="Write the talk there at the end; otherwise it is gone.")
@@ -40,13 +46,15 @@ def chat_command(
     heedful chat runs/demo
     heedful chat runs/demo --temperature 0 --save talk.jsonl
     """
+    if save is not None and not save.parent.is_dir():  # said now: after the talk it would be lost
+        raise NotFoundError(f"--save names the folder '{save.parent}', which does not exist; create it first.")
     talk = open_talk(model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     click.echo(NOTICE, err=True)
     click.echo(f"{talk.causal.name}. {HELP}", err=True)
     try:
         while _exchange(talk):
             pass
-    except (EOFError, click.Abort):
+    except (EOFError, KeyboardInterrupt, click.Abort):  # the usual ways to leave: --save still holds
         click.echo("", err=True)
     if save is not None and len(talk.conversation):
         write_jsonl(save, [talk.conversation])
@@ -71,7 +79,10 @@ def open_talk(model: str, *, max_new_tokens: int, temperature: float, top_p: flo
 
 
 def _exchange(talk: Talk) -> bool:
-    text = input("you> ").strip()
+    try:
+        text = input("you> ").strip()
+    except UnicodeDecodeError:
+        raise UserError("The input is not UTF-8 text; set the terminal to UTF-8 and start again.") from None
     command, _, rest = text.partition(" ")
     if command in ("/quit", "/exit"):
         return False
@@ -103,11 +114,21 @@ def _answer(talk: Talk, text: str) -> None:
     except UserError as err:
         talk.conversation = before
         click.echo(f"\nheedful: {err}", err=True)
+    except BaseException:
+        talk.conversation = before  # a message without its answer is no exchange
+        raise
 
 
 def _save(talk: Talk, path: str) -> None:
     if not path:
         click.echo("write /save FILE.jsonl", err=True)
         return
-    write_jsonl(Path(path), [talk.conversation])
-    click.echo(f"saved to {path}", err=True)
+    if not len(talk.conversation):
+        click.echo("there is nothing to save yet", err=True)
+        return
+    try:
+        write_jsonl(Path(path), [talk.conversation])
+    except (UserError, OSError) as err:  # a wrong path must not end the talk
+        click.echo(f"not saved: {err}", err=True)
+    else:
+        click.echo(f"saved to {path}", err=True)

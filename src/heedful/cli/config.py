@@ -38,7 +38,11 @@ def show_command(file: str | None, overrides: tuple[str, ...]) -> None:
 @config_group.command(name="schema")
 @click.argument("kind", default="train")
 def schema_command(kind: str) -> None:
-    """Print the JSON schema of `train` or `eval` settings."""
+    """Print the JSON schema of `train` or `eval` settings.
+
+    \b
+    heedful config schema eval > eval.schema.json
+    """
     if kind not in SCHEMAS:
         raise unknown("schema", kind, SCHEMAS)
     click.echo(json.dumps(SCHEMAS[kind].model_json_schema(), indent=2))

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from heedful.cli.evaluate import summary_table
+from heedful.cli.evaluate import console, summary_table
 from heedful.cli.output import Progress, training_progress
 from heedful.cli.train import read_config
 from heedful.corpora import load as load_corpus
@@ -65,8 +64,8 @@ def demo_command(overrides: tuple[str, ...], output: Path, fresh: bool) -> None:
     done = evaluate(check(EvalConfig, values), say=lambda text: progress.step(f"     {text}"), command=command)
     progress.close()
     progress.say(f"4/4  report ({time.monotonic() - begun:.0f} s since the start)")
-    Console().print(summary_table(done.summary))
-    for index, example in enumerate(_samples(done.folder, done.summary), start=1):
+    console().print(summary_table(done.summary))
+    for index, example in enumerate(_samples(done.summary), start=1):
         _show(index, example)
     click.echo(f"\nreport: {done.report.resolve()}")
     click.echo(f"talk with it: heedful chat {output}")
@@ -79,9 +78,8 @@ def _unused(path: Path) -> Path:
     return path.parent / f"{path.name}-{number}"
 
 
-def _samples(folder: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
+def _samples(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Examples drawn at random by seed: no choice of ours. `commons` is invented text, so it may be printed."""
-    del folder
     return [e for e in summary["examples"] if e["rule"] == "random"][:SAMPLES]
 
 

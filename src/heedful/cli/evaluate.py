@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from heedful.cli.output import Progress, number
@@ -48,7 +49,7 @@ def run_command(model: str, overrides: tuple[str, ...], config: str | None, as_j
     if as_json:
         click.echo(json.dumps(done.summary))
         return
-    Console().print(summary_table(done.summary))
+    console().print(summary_table(done.summary))
     click.echo(f"report: {done.report}")
 
 
@@ -76,21 +77,25 @@ def compare_command(
     if as_json:
         click.echo(json.dumps([vars_of(c) for c in found]))
         return
-    table = Table(title=f"{second} minus {first}, paired over dialogues, 95 % intervals")
+    table = Table(title=f"{escape(second)} minus {escape(first)}, paired over dialogues, 95 % intervals")
     for column in ("metric", "first", "second", "difference", "low", "high", "p (bootstrap)", "p (swap)", "n"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for c in found:
         numbers = [number(v) for v in (c.first, c.second, c.difference, c.low, c.high)]
         table.add_row(c.name, *numbers, number(c.p_bootstrap, 3), number(c.p_randomisation, 3), str(c.n))
-    Console().print(table)
+    console().print(table)
 
 
 @eval_group.command(name="ls")
 @click.argument("folder", default="runs")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_command(folder: str, as_json: bool) -> None:
-    """List evaluations below FOLDER."""
-    found = sorted(p.parent for p in Path(folder).rglob("report.html"))
+    """List evaluations below FOLDER.
+
+    \b
+    heedful eval ls runs
+    """
+    found = sorted(p.parent for p in Path(folder).rglob("report.html") if (p.parent / "summary.json").is_file())
     if not found:
         raise NotFoundError(f"No evaluation below '{folder}'; make one with heedful eval run MODEL.")
     rows = [(str(path), read_summary(path)) for path in found]
@@ -105,21 +110,31 @@ def list_command(folder: str, as_json: bool) -> None:
 @click.argument("folder")
 @click.option("--open", "open_page", is_flag=True, help="Open the report in a browser.")
 def view_command(folder: str, open_page: bool) -> None:
-    """Print the table of an evaluation again."""
+    """Print the table of an evaluation again.
+
+    \b
+    heedful eval view runs/demo/eval/commons-test --open
+    """
     path = Path(folder)
-    Console().print(summary_table(read_summary(path)))
+    console().print(summary_table(read_summary(path)))
     click.echo(f"report: {path / 'report.html'}")
     if open_page:
         webbrowser.open((path / "report.html").resolve().as_uri())
 
 
+def console() -> Console:
+    """Where tables go. Piped output counts as 80 columns wide, which would cut names and numbers."""
+    return Console(width=max(Console().width, 140))
+
+
 def summary_table(summary: dict[str, Any]) -> Table:
     """Metrics down, systems across, each value with its interval."""
     corpus = summary["corpus"]
-    table = Table(title=f"{summary['title']}: {corpus['targets']:,} replies, {corpus['conversations']:,} dialogues")
+    sizes = f"{corpus['targets']:,} replies, {corpus['conversations']:,} dialogues"
+    table = Table(title=f"{escape(summary['title'])}: {sizes}")
     table.add_column("metric")
     for system in summary["systems"]:
-        table.add_column(system["name"], justify="right")
+        table.add_column(escape(system["name"]), justify="right")
     for name, about in summary["metrics"].items():
         cells = []
         for system in summary["systems"]:

@@ -31,8 +31,8 @@ def init_command(folder: Path, example: str, list_them: bool) -> None:
         return
     if example not in STARTERS:
         raise unknown("starter", example, STARTERS)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"'{folder}' is not empty; name a new folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"'{folder}' is {'not empty' if folder.is_dir() else 'a file'}; name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     source = resources.files("heedful.cli").joinpath("starters", example)
     for item in sorted(source.iterdir(), key=lambda p: p.name):

@@ -11,7 +11,11 @@ import click
 
 @click.command(name="version")
 def version_command() -> None:
-    """Print version and, in a checkout, the commit."""
+    """Print version and, in a checkout, the commit.
+
+    \b
+    heedful version
+    """
     click.echo(f"heedful {metadata.version('heedful')}{commit()}")
 
 

@@ -114,7 +114,9 @@ def thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, f
 
 def ticks(low: float, high: float) -> list[float]:
     """Three to seven round numbers whose first is <= low and whose last is >= high."""
-    span = high - low or abs(high) * 0.1 or 1.0
+    size = max(abs(low), abs(high))
+    # A range that is empty, or too narrow for a float to divide, gets room around it.
+    span = high - low if high - low > max(1e-9 * size, 1e-9) else 0.1 * size if size > 1e-8 else 1.0
     raw = span / 4
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * 0.999)

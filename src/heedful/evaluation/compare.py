@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heedful.errors import ConfigError, NotFoundError
+from heedful.errors import ConfigError, DataError, NotFoundError
 from heedful.evaluation import perplexity
 from heedful.evaluation.traces import read_records
 from heedful.models.forward import SampleLoss
@@ -19,12 +19,18 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """`summary.json` of an evaluation.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is none, or it is a training run's.
+        DataError: it is damaged.
     """
     path = folder / "summary.json"
     if not path.is_file():
         raise NotFoundError(f"'{folder}' holds no evaluation (no summary.json); expected a folder that eval run made.")
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        found: Any = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        raise DataError(f"{path} is damaged (no JSON); run the evaluation again, its replies are kept.") from None
+    if not isinstance(found, dict) or found.get("kind") != "eval":
+        raise NotFoundError(f"'{folder}' is no evaluation; its evaluations are listed by: heedful eval ls {folder}")
     return found
 
 
@@ -35,8 +41,10 @@ def compare_folders(
 
     Raises:
         NotFoundError: no such evaluation or system.
-        ConfigError: they are about different data.
+        ConfigError: they are about different data, or there are no draws.
     """
+    if bootstrap < 1:
+        raise ConfigError(f"A paired comparison needs at least one draw, but bootstrap is {bootstrap}.")
     (one, a_losses), (two, b_losses) = _read(first, system), _read(second, system)
     ids = [t.id for t in one]
     by_id = {t.id: t for t in two}

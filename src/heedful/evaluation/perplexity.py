@@ -18,7 +18,12 @@ from heedful.models.forward import SampleLoss
 from heedful.scoring.base import Floats, Result
 from heedful.scoring.intervals import Paired, interval, paired
 
-TITLES = {"ppl_token": "Perplexity per token", "ppl_word": "Perplexity per word", "ppl_byte": "Perplexity per byte"}
+TITLES = {
+    "ppl_token": "Perplexity per token",
+    "ppl_word": "Perplexity per word",
+    "ppl_byte": "Perplexity per byte",
+    "ppl_plan": "Perplexity of the plan",
+}
 DEFINITIONS = {
     "ppl_token": "exp(sum of negative log-likelihoods / number of tokens) over the human replies with their end token; "
     "plan tokens are left out. Only comparable under one tokenizer.",

@@ -26,10 +26,14 @@ from heedful.formats import Format, Sample
 from heedful.models.causal import CausalModel, add_markers, fingerprint, load
 from heedful.models.forward import SampleLoss, likelihood
 from heedful.models.generate import generate
+from heedful.models.talk import unwritable
+from heedful.scoring.suite import resolve
 from heedful.settings import read_yaml
 from heedful.types import Conversation, Trace
 
 Say = Callable[[str], None]
+WITHOUT_TRAINING = ("fixed_reply", "copy_last_turn")
+"""Baselines that never look at the training part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,7 @@ class Setting:
 
     config: EvalConfig
     dataset: str
+    dataset_options: dict[str, Any]
     fmt: Format
     max_length: int
     keep: float
@@ -62,15 +67,22 @@ def settle(config: EvalConfig) -> Setting:
     """Fill in what the configuration leaves to the run.
 
     Raises:
-        NotFoundError: the model's folder does not exist.
-        ConfigError: no data set is named, neither here nor by the run.
+        NotFoundError: a baseline or metric that no table has.
+        ConfigError: no data set is named, neither here nor by the run; or a baseline is named twice.
     """
+    for name in config.baselines:
+        BASELINES.get(name)
+        if config.baselines.count(name) > 1:
+            raise ConfigError(f"baselines names '{name}' more than once; name each baseline once.")
+    resolve(config.metrics)
     path = Path(config.model_name_or_path).expanduser()
     recorded = path / "config.resolved.yaml"
     run = read_yaml(recorded) if recorded.is_file() else None
     dataset = config.dataset or (run or {}).get("dataset")
     if not dataset:
         raise ConfigError("No dataset: give dataset=NAME (this model is no run of heedful that would name its own).")
+    # Options belong to a data set: those of the run hold for the run's own only.
+    options = config.dataset_options or ({} if config.dataset else (run or {}).get("dataset_options") or {})
     spec = config.format or (run or {}).get("format") or "chat"
     name = Path(dataset).stem.removesuffix(".jsonl")
     here = path if run else Path("runs") / f"eval_{path.name}"
@@ -78,6 +90,7 @@ def settle(config: EvalConfig) -> Setting:
     return Setting(
         config=config,
         dataset=dataset,
+        dataset_options=options,
         fmt=formats.make(spec),
         max_length=config.max_length or int((run or {}).get("max_length") or 1024),
         keep=float((run or {}).get("keep_context") or 0.5),
@@ -103,11 +116,10 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
             f"format '{setting.fmt.name}' can use as a target."
         )
     say(f"{setting.dataset}, {config.split or 'all'}: {len(conversations):,} conversations, {len(where):,} replies due")
-    data_hash = _hash(where)
-    systems = _models(setting, conversations, where, data_hash, say)
-    if config.baselines:
-        train = _train_places(setting) if {"nearest_reply", "random_reply"} & set(config.baselines) else []
-        systems += [_baseline(name, setting, where, train, data_hash, say) for name in config.baselines]
+    data_hash = _hash(prepared)
+    # Baselines take seconds, so whatever is missing for them is said before hours of generation.
+    floors = _baselines(setting, where, data_hash, say)
+    systems = _models(setting, conversations, where, data_hash, say) + floors
     say("scores")
     summary = summarise(
         setting.config,
@@ -126,26 +138,18 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
 
 
 def _load(setting: Setting, split: str | None, limit: int | None) -> list[Conversation]:
-    found = corpora.load(setting.dataset, split, **setting.config.dataset_options)
+    found = corpora.load(setting.dataset, split, **setting.dataset_options)
     return found[:limit] if limit else found
 
 
-def _train_places(setting: Setting) -> list[Place]:
-    try:
-        found = _load(setting, setting.config.train_split, None)
-    except NotFoundError as err:
-        raise ConfigError(
-            f"The baselines nearest_reply and random_reply need training replies, but {err} Leave them out of "
-            "baselines, or set train_split."
-        ) from err
-    prepared = [setting.fmt.prepare(c) for c in found]
-    return [place for c in prepared for place in places(c, setting.fmt.targets(c))]
-
-
-def _hash(where: Sequence[Place]) -> str:
+def _hash(prepared: Sequence[Conversation]) -> str:
+    """Sixteen hex digits over all that a prompt may hold: another word anywhere in a talk is other data."""
     digest = hashlib.sha256()
-    for place in where:
-        digest.update(f"{place.id}\x1f{place.last}\x1f{place.reference}\x1e".encode())
+    for conv in prepared:
+        digest.update(f"{conv.id}\x1e".encode())
+        for turn in conv.turns:
+            labels = "\x1d".join(f"{label.set}={label.value}" for label in turn.labels)
+            digest.update(f"{turn.role}\x1f{turn.text}\x1f{labels}\x1e".encode())
     return digest.hexdigest()[:16]
 
 
@@ -170,7 +174,8 @@ def _models(
     setting: Setting, conversations: Sequence[Conversation], where: Sequence[Place], data_hash: str, say: Say
 ) -> list[System]:
     config = setting.config
-    is_run = setting.run is not None and (Path(config.model_name_or_path) / "adapter_config.json").is_file()
+    folder = Path(config.model_name_or_path).expanduser()
+    is_run = setting.run is not None and (folder / "adapter_config.json").is_file()
     wanted = [("trained" if setting.run else "model", config.model_name_or_path, True)]
     if config.compare_base and is_run:
         wanted.append(("base", config.model_name_or_path, False))
@@ -233,7 +238,7 @@ def _likelihood(
     rest = [s for s in samples if s.id not in known]
     begun, chunk = time.monotonic(), 256
     for begin in range(0, len(rest), chunk):
-        # Whole conversations share a pass, so a chunk ends where a conversation does.
+        # Stored by chunk; a conversation at the seam is read twice, which changes nothing but a little time.
         fresh = [asdict(loss) for loss in likelihood(causal, rest[begin : begin + chunk])]
         records.add(fresh)
         known.update({r["id"]: r for r in fresh})
@@ -256,13 +261,7 @@ def _generate(
     known = records.open()
     rest = [s for s in samples if s.id not in known]
     by_place = {place.id: place for place in where}
-    # Special tokens other than the format's own would end up as words in the reply.
-    allowed = {*setting.fmt.markers, causal.tokenizer.eos_token}
-    banned = [
-        i
-        for i, token in zip(causal.tokenizer.all_special_ids, causal.tokenizer.all_special_tokens, strict=True)
-        if token not in allowed
-    ]
+    banned = unwritable(setting.fmt, causal.tokenizer)
     begun, tokens = time.monotonic(), 0
     for batch in generate(causal, rest, decoding, branches=config.branches, banned=banned):
         fresh = []
@@ -293,13 +292,43 @@ def _generate(
 # ---------------------------------------------------------------------- baselines
 
 
+def _baselines(setting: Setting, where: Sequence[Place], data_hash: str, say: Say) -> list[System]:
+    names = setting.config.baselines
+    learners = [name for name in names if name not in WITHOUT_TRAINING]
+    train: list[Place] = []
+    train_hash = None
+    if learners:
+        try:
+            found = _load(setting, setting.config.train_split, None)
+        except NotFoundError as err:
+            raise ConfigError(
+                f"Baselines that need training replies ({', '.join(learners)}) cannot be made: {err} Leave them out "
+                "of baselines, or set train_split."
+            ) from err
+        prepared = [setting.fmt.prepare(c) for c in found]
+        train = [place for c in prepared for place in places(c, setting.fmt.targets(c))]
+        train_hash = _hash(prepared)
+    out = []
+    for name in names:
+        # The part is in the header of those alone that look at it: adding a baseline later leaves the others valid.
+        seen = (train, train_hash) if name in learners else ([], None)
+        out.append(_baseline(name, setting, where, *seen, data_hash, say))
+    return out
+
+
 def _baseline(
-    name: str, setting: Setting, where: Sequence[Place], train: Sequence[Place], data_hash: str, say: Say
+    name: str,
+    setting: Setting,
+    where: Sequence[Place],
+    train: Sequence[Place],
+    train_hash: str | None,
+    data_hash: str,
+    say: Say,
 ) -> System:
     say(f"{name}")
     function = BASELINES.get(name)
     replies = function(where, train, seed=setting.config.seed)
-    header = {"system": name, "data": data_hash, "seed": setting.config.seed, "train": len(train)}
+    header = {"system": name, "data": data_hash, "seed": setting.config.seed, "train": train_hash}
     records = Records(setting.folder / "traces" / f"{name}.jsonl", header)
     known = records.open()
     traces = [

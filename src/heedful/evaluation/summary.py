@@ -118,8 +118,9 @@ def _system(system: System, table: Table | None, config: EvalConfig) -> dict[str
 
 def _definitions(tables: Sequence[Table], systems: Sequence[System]) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    if any(s.losses for s in systems):
-        for name, title in perplexity.TITLES.items():
+    measured = {name for s in systems if s.losses for name in perplexity.results(s.losses)}
+    for name, title in perplexity.TITLES.items():
+        if name in measured:
             out[name] = {
                 "title": title,
                 "definition": perplexity.DEFINITIONS[name],
@@ -200,7 +201,8 @@ def _examples(
     drawn = np.random.default_rng(config.seed).choice(len(traces), size=n, replace=False).tolist() if n else []
     chosen = [("random", f"drawn with seed {config.seed}", i) for i in drawn] + chosen
     by_id = {c.id: c for c in conversations}
-    replies = {s.name: {t.id: t.reply for t in s.traces or ()} for s in systems}
+    # A place where a system had nothing to say shows nothing, not an empty reply.
+    replies = {s.name: {t.id: None if t.finish == "error" else t.reply for t in s.traces or ()} for s in systems}
     out = []
     for rule, why, index in chosen:
         trace = traces[index]

@@ -39,7 +39,7 @@ class Records:
         if len(whole) < len(raw):
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
-        lines = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+        lines = _parsed(whole, self.path)
         found = lines[0].get("header") if lines else None
         if not lines:
             self._append([{"header": self.header}])
@@ -49,7 +49,10 @@ class Records:
                 f"{self.path} holds replies of another experiment (different: {', '.join(sorted(changed))}); choose "
                 "another output_dir, or delete that folder to start anew."
             )
-        return {record["id"]: record for record in lines[1:]}
+        try:
+            return {record["id"]: record for record in lines[1:]}
+        except LookupError as err:
+            raise _no_trace_file(self.path) from err
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append records and see them on the disk."""
@@ -70,7 +73,25 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         DataError: it is no such file.
     """
     try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        lines = _parsed(path.read_bytes(), path)
         return lines[0]["header"], lines[1:]
-    except (OSError, ValueError, LookupError, TypeError) as err:
-        raise DataError(f"{path} is no trace file of heedful; expected JSON lines under a header.") from err
+    except (OSError, LookupError) as err:
+        raise _no_trace_file(path) from err
+
+
+def _parsed(content: bytes, path: Path) -> list[dict[str, Any]]:
+    # Not splitlines(): it also cuts at characters that JSON strings may hold (U+0085, U+2028).
+    try:
+        lines = [json.loads(line) for line in content.decode("utf-8").split("\n") if line]
+    except ValueError:
+        raise _no_trace_file(path) from None  # the error's own object holds the words of the line
+    if not all(isinstance(line, dict) for line in lines):
+        raise _no_trace_file(path)
+    return lines
+
+
+def _no_trace_file(path: Path) -> DataError:
+    return DataError(
+        f"{path} is no trace file of heedful, or it is damaged; expected JSON lines under a header. Delete it to have "
+        "its replies written again."
+    )

@@ -30,10 +30,12 @@ class Talk:
         """Add the person's turn.
 
         Raises:
-            UserError: it is empty.
+            UserError: it is empty, or holds half a character (a terminal that does not speak UTF-8).
         """
         if not text.strip():
             raise UserError("There is nothing in that message; write something, or /quit.")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise UserError("That message is not UTF-8 text; set the terminal to UTF-8 and write it again.")
         self._add(Turn(role="user", text=text.strip()))
 
     def reply(self, on_text: Callable[[str], None] | None = None) -> Reply:
@@ -46,17 +48,19 @@ class Talk:
         # The random stream is keyed by how far the talk has come, so that /undo and a new try give another reply only
         # if the words before it changed: the same talk can be repeated exactly.
         name = f"talk/{len(self.conversation)}"
-        stream = _Stream(self.causal.tokenizer, on_text) if on_text else None
+        stream = _Stream(self.fmt, self.causal.tokenizer, on_text) if on_text else None
         batches = generate(
             self.causal,
             [prompt_only(name, "talk", len(self.conversation), prompt)],
             self.decoding,
-            banned=[],
+            banned=unwritable(self.fmt, self.causal.tokenizer),
             on_token=stream.token if stream else None,
         )
         made = next(iter(batches))[0]
         text = self.causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
         reply = self.fmt.parse(text, self.causal.tokenizer)
+        if stream:
+            stream.show(reply.text)
         self._add(Turn(role="assistant", text=reply.text))
         return reply
 
@@ -101,17 +105,43 @@ class Talk:
         self.conversation = replace(self.conversation, turns=(*self.conversation.turns, turn))
 
 
-class _Stream:
-    """Tokens -> text pieces; holds back what may still change (half a character, an end token)."""
+def unwritable(fmt: Format, tokenizer: Any) -> list[int]:
+    """Special tokens other than the end and the format's own: written by a model, they would stand as words in a reply.
 
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
-        self.tokenizer, self.on_text = tokenizer, on_text
+    Returns:
+        Their ids, for `generate(banned=...)`.
+    """
+    allowed = {*fmt.markers, tokenizer.eos_token}
+    pairs = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    return [i for i, token in pairs if token not in allowed]
+
+
+class _Stream:
+    """Tokens -> pieces of the reply; joined they are the reply, so what may still change is held back.
+
+    That is half a character, blanks at the end, and whatever may turn out to be no words of the reply but its plan (an
+    emotion before its marker, the beginning of a tag).
+    """
+
+    def __init__(self, fmt: Format, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        self.fmt, self.tokenizer, self.on_text = fmt, tokenizer, on_text
         self.tokens: list[int] = []
-        self.shown = 0
+        self.shown = ""
+        # What the format writes before the words of a turn says what to wait for.
+        before, _, _ = "".join(fmt.target(Turn(role="assistant", text="?"), tokenizer)).partition("?")
+        self.awaited = [m for m in fmt.markers if m in before]
+        self.leads = (*fmt.markers, before.strip())
 
     def token(self, name: str, token: int) -> None:
         self.tokens.append(token)
-        text = self.tokenizer.decode(self.tokens, skip_special_tokens=True)
-        if not text.endswith("\ufffd") and len(text) > self.shown:
-            self.on_text(text[self.shown :])
-            self.shown = len(text)
+        text = self.tokenizer.decode(self.tokens, skip_special_tokens=False)
+        start = text.strip()
+        undecided = any(len(start) < len(lead) and lead.startswith(start) for lead in self.leads)
+        if not undecided and all(m in text for m in self.awaited):
+            self.show(self.fmt.parse(text, self.tokenizer).text.rstrip("\ufffd").rstrip())
+
+    def show(self, text: str) -> None:
+        """Hand over what of `text` was not shown yet."""
+        if len(text) > len(self.shown) and text.startswith(self.shown):
+            self.on_text(text[len(self.shown) :])
+            self.shown = text

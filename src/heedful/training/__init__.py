@@ -1,6 +1,6 @@
 """Loops that turn a configuration into a run folder. Importing this package does not import torch.
 
-    config (YAML) -> TrainConfig -> gather (corpus, format, trees) -> sft (transformers' Trainer) -> run folder
+config (YAML) -> TrainConfig -> gather (corpus, format, trees) -> sft (transformers' Trainer) -> run folder
 """
 
 from heedful.training.config import TrainConfig

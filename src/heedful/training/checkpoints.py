@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 from heedful.errors import ConfigError, NotFoundError
@@ -39,10 +40,32 @@ def is_complete(folder: Path) -> bool:
 
 def newest(folder: Path) -> Path | None:
     """The newest complete checkpoint in `folder`, or None."""
-    if not folder.is_dir():
-        return None
-    found = [(int(m[1]), p) for p in folder.iterdir() if (m := _NAME.search(p.name)) and is_complete(p)]
-    return max(found)[1] if found else None
+    found = [p for p in _by_step(folder) if is_complete(p)]
+    return found[-1] if found else None
+
+
+def prune(folder: Path, *, keep: int, spare: Path | None = None) -> None:
+    """Delete all checkpoints but the newest `keep` complete ones and `spare`, the best so far.
+
+    Ours instead of the trainer's, which deletes the old one before the new one is sealed and counts broken ones.
+    """
+    everything = _by_step(folder)
+    kept = {p.name for p in [p for p in everything if is_complete(p)][-keep:]}
+    for path in everything:
+        if path.name not in kept and (spare is None or path.name != spare.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def unseal_after(folder: Path, step: int) -> None:
+    """Take the seal off checkpoints beyond `step`: a run that goes on from `step` will write them anew."""
+    for path in _by_step(folder):
+        if int(path.name.rpartition("-")[2]) > step:
+            (path / SEAL).unlink(missing_ok=True)
+
+
+def _by_step(folder: Path) -> list[Path]:
+    found = [(int(m[1]), p) for p in folder.iterdir() if (m := _NAME.match(p.name))] if folder.is_dir() else []
+    return [p for _, p in sorted(found)]
 
 
 def to_resume(folder: Path, wanted: bool | str) -> Path | None:

@@ -39,7 +39,9 @@ class TrainConfig(Settings):
     overlong: Literal["error", "skip"] = "error"
     # optimisation
     learning_rate: float = Field(default=2e-4, gt=0)
-    lr_scheduler_type: str = "linear"
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+    ] = "linear"
     warmup_steps: float = Field(default=10, ge=0, description="steps, or a share of all steps below 1")
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import corpora, formats
-from heedful.errors import RunError, UserError
+from heedful.errors import NotFoundError, RunError, UserError
 from heedful.formats import Format
 from heedful.models import DELTAS
 from heedful.models.causal import CausalModel, add_markers, load, need_train_extra, offline, resolve_path
@@ -105,7 +105,15 @@ def dry_run(config: TrainConfig) -> Plan:
 def _tokenizer_for(config: TrainConfig) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve_path(config.model_name_or_path), local_files_only=offline())
+    name = config.model_name_or_path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_path(name), local_files_only=offline())
+    except (OSError, ValueError) as err:  # transformers has both for a tokenizer that is not there
+        hint = " (offline: HF_HUB_OFFLINE is set)" if offline() else ""
+        raise NotFoundError(
+            f"Cannot load the tokenizer of '{name}'{hint}; expected a folder with model and tokenizer, a Hugging Face "
+            "name that is in the cache or reachable, or an embedded model."
+        ) from err
     fmt = formats.make(config.format)
     fresh = [m for m in fmt.markers if m not in tokenizer.get_vocab()]
     if fresh:
@@ -125,12 +133,14 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
-    from heedful.training.sft import sft, use_bf16
+    from transformers import set_seed
+
+    from heedful.training.sft import disk_is_full, full_disk, sft, use_bf16
 
     folder = Path(config.output_dir) if config.output_dir else default_folder(config)
     checkpoints = folder / "checkpoints"
     resume = to_resume(checkpoints, config.resume_from_checkpoint)
-    if resume is None and newest(checkpoints) is not None:
+    if resume is None and (newest(checkpoints) is not None or (folder / "summary.json").is_file()):
         raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
     main = int(os.environ.get("RANK", "0")) == 0
     say(f"model {config.model_name_or_path}")
@@ -146,14 +156,18 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         f"{plan.tokens:,} tokens (one by one: {plan.separate_tokens:,}); {plan.steps:,} steps"
     )
     _prepare_folder(folder, config, causal, inputs, plan, main=main)
+    # The trainer seeds itself later, but the first values of a delta method are drawn here.
+    set_seed(config.seed)
     causal.model = _with_delta(config, causal, new_tokens)
     causal.model.train()
     metrics = folder / "metrics.jsonl"
+    if main:
+        _forget_after(metrics, _step_of(resume), end=config.eval_steps is None)
     outcome = sft(
         config,
         causal,
         inputs.train,
-        inputs.evaluation if config.eval_steps else None,
+        inputs.evaluation,
         folder=checkpoints,
         resume=resume,
         log=lambda values, step: _append(metrics, {"step": step, **values}),
@@ -162,7 +176,12 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     causal.model.eval()
     if not main:
         return Run(folder=folder, summary={})
-    return _finish(config, causal, inputs, plan, folder, outcome)
+    try:
+        return _finish(config, causal, inputs, plan, folder, outcome)
+    except Exception as err:  # safetensors has an error of its own for a full disk
+        if not disk_is_full(err):
+            raise
+        raise full_disk(folder) from err
 
 
 def _on_cpu() -> bool:
@@ -237,6 +256,33 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             out[name] = "missing"
     return out
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    if checkpoint is None:
+        return 0
+    return int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
+
+
+def _forget_after(metrics: Path, step: int, *, end: bool) -> None:
+    """Drop what was logged after `step`: it is computed anew, and a kill may have torn the last line.
+
+    Args:
+        end: whether evaluations are those of the end, which are done again too.
+    """
+    if not metrics.is_file():
+        return
+    kept = []
+    for line in metrics.read_text("utf-8").splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["step"] <= step and not (end and "eval_loss" in row):
+            kept.append(line)
+    scratch = metrics.with_name(metrics.name + ".part")
+    scratch.write_text("".join(kept), "utf-8")
+    os.replace(scratch, metrics)
 
 
 def _append(path: Path, values: dict[str, Any]) -> None:

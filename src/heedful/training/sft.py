@@ -8,6 +8,7 @@ is what enters them: one packed tree per conversation with the loss on every sup
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from transformers import (
     EarlyStoppingCallback,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -31,7 +33,7 @@ from heedful.formats import TokenTree, pack
 from heedful.models.causal import CausalModel
 from heedful.models.forward import predictions, tensors
 from heedful.models.memory import keep_freed_memory
-from heedful.training.checkpoints import seal
+from heedful.training.checkpoints import prune, seal, unseal_after
 from heedful.training.config import TrainConfig
 from heedful.training.data import LengthBatches, Prepared
 
@@ -70,9 +72,10 @@ def sft(
     Raises:
         RunError: the loss is not a number, or the disk is full; earlier checkpoints stay.
     """
+    at_end = evaluation is not None and config.eval_steps is None
     arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
     clock = _Clock(config.max_seconds)
-    own: list[TrainerCallback] = [clock, _Seal(), *callbacks]
+    own: list[TrainerCallback] = [clock, _Best(), _Seal(config.save_total_limit), *callbacks]
     if config.early_stopping_patience is not None:
         own.append(EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold))
     trainer = ConversationTrainer(
@@ -85,25 +88,24 @@ def sft(
     )
     trainer.heedful_log = log
     trainer.add_callback(_Epoch(trainer))
+    # It prints every log line to stdout, which belongs to results.
+    trainer.remove_callback(PrinterCallback)
     if causal.device.type == "cpu":
         keep_freed_memory()
     begun = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except (OSError, RuntimeError) as err:
-        if not _disk_is_full(err):
+        best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
+    except Exception as err:  # safetensors has an error of its own for a full disk
+        if not disk_is_full(err):
             raise
-        raise RunError(
-            f"The disk is full: a checkpoint could not be written to {folder}. Free some space and continue with "
-            "--resume; the last complete checkpoint is kept."
-        ) from err
+        raise full_disk(folder) from err
     steps = trainer.state.global_step
-    best = trainer.state.best_metric
     early = steps < trainer.state.max_steps and not clock.rang
     return Outcome(
         steps=steps,
         seconds=time.monotonic() - begun,
-        tokens=trainer.tokens_seen,
+        tokens=trainer.state.num_input_tokens_seen,
         stopped="time" if clock.rang else "early" if early else "done",
         best_eval_loss=None if best is None else float(best),
     )
@@ -124,7 +126,6 @@ class ConversationTrainer(Trainer):
     """transformers' Trainer with our batches, our loss and a token-weighted validation loss."""
 
     heedful_log: Log | None = None
-    tokens_seen = 0
     sampler: LengthBatches | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -142,8 +143,13 @@ class ConversationTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         if not batch_samples:
             return None
-        count = torch.tensor(sum(len(b["label"]) for b in batch_samples), device=device)
-        return self.accelerator.gather(count.reshape(1)).sum() if self.args.world_size > 1 else count
+        counts = [(len(b["label"]), int(b["filled"])) for b in batch_samples]
+        count = torch.tensor(counts, device=device).sum(0)
+        if self.args.world_size > 1:
+            count = self.accelerator.reduce(count, reduction="sum")
+        # Part of the trainer's state, so that a resumed run goes on counting.
+        self.state.num_input_tokens_seen += int(count[1])
+        return count[0]
 
     def compute_loss(
         self,
@@ -158,7 +164,6 @@ class ConversationTrainer(Trainer):
                 f"The loss became {total.item()} at step {self.state.global_step}; lower learning_rate or use "
                 "precision: fp32, then continue with --resume from the last good checkpoint."
             )
-        self.tokens_seen += int(inputs["filled"])
         items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"])
         # Gradients are averaged over processes, and `items` counts all of them: undo the average.
         loss = total * self.args.world_size / items
@@ -216,16 +221,38 @@ class _Clock(TrainerCallback):
             and time.monotonic() - self.begun > self.limit
             and state.global_step < state.max_steps
         ):
-            self.rang = control.should_training_stop = True
+            # Saved as well, so that `--resume` goes on from here and not from the last round number.
+            self.rang = control.should_training_stop = control.should_save = True
+
+
+class _Best(TrainerCallback):
+    """Saves every new best model: what was not saved cannot be taken back at the end."""
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        if args.load_best_model_at_end and (state.best_metric is None or metrics["eval_loss"] < state.best_metric):
+            control.should_save = True
 
 
 class _Seal(TrainerCallback):
-    """Seals a checkpoint once all its files are written."""
+    """Seals a checkpoint once all its files are written, and only then deletes older ones."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            unseal_after(Path(args.output_dir), state.global_step)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if args.world_size > 1:
+            torch.distributed.barrier()  # every process writes the state of its random numbers
         if state.is_world_process_zero and folder.is_dir():
             seal(folder)
+            best = state.best_model_checkpoint
+            prune(folder.parent, keep=self.keep, spare=Path(best) if best else None)
 
 
 def use_bf16(precision: str, *, on_cpu: bool) -> bool:
@@ -262,9 +289,10 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
         eval_steps=config.eval_steps if at_steps else None,
         save_strategy="steps",
         save_steps=_save_steps(config) if at_steps else config.save_steps,
-        save_total_limit=config.save_total_limit,
         # The best model can only be taken back if it was saved, so the two rhythms must meet.
         load_best_model_at_end=at_steps,
+        # Or a resumed run would forget how long it has been waiting for a better model.
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_loss" if at_steps else None,
         greater_is_better=False if at_steps else None,
         remove_unused_columns=False,
@@ -282,6 +310,16 @@ def _save_steps(config: TrainConfig) -> int:
     return max(1, round(config.save_steps / every)) * every
 
 
-def _disk_is_full(err: BaseException) -> bool:
-    full = os.strerror(28).lower()
-    return getattr(err, "errno", None) == 28 or full in str(err).lower() or "os error 28" in str(err).lower()
+def disk_is_full(err: BaseException) -> bool:
+    """Whether this error, of whatever library, means that nothing more can be written."""
+    text = str(err)
+    # The system's words come from Python and safetensors; torch.save only names the writer that could not go on.
+    return getattr(err, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in text or "inline_container" in text
+
+
+def full_disk(folder: Path) -> RunError:
+    """The one sentence for it."""
+    return RunError(
+        f"The disk is full: nothing more could be written to {folder}; free some space and continue with --resume, "
+        "the last complete checkpoint is kept."
+    )

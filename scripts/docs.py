@@ -1,0 +1,130 @@
+"""Write the pages that are made from the code: docs/cli.md, docs/metrics.md and docs/labels.md.
+
+    python scripts/docs.py           write them
+    python scripts/docs.py --check   write nothing; name the pages that are old and exit with 1
+
+The same code gives the same pages, so `tests/docs/test_docs.py` compares them word for word. Click lays out help texts
+a little differently from version to version; the pages belong to the version in constraints.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from heedful import taxonomy
+from heedful.cli import VERBS, cli
+from heedful.evaluation import perplexity
+from heedful.scoring import GROUPS, METRICS, Metric
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs"
+WIDTH = 100
+"""Columns of a help text; fixed, so that the terminal of whoever writes the page leaves no mark on it."""
+
+CLI_INTRO = """# Commands
+
+This page is written by `scripts/docs.py` from the help texts of the commands; change those, not this.
+
+`heedful <verb> [options] [key=value ...]`. Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2
+wrong use, 3 a gate refused. A mistake is answered with one sentence; `heedful --debug <verb>` shows the traceback.
+"""
+
+METRICS_INTRO = """# Metrics
+
+This page is written by `scripts/docs.py` from the table in `src/heedful/scoring/metrics/__init__.py`; change that, not
+this. What the numbers can and cannot say stands in [evaluation.md](evaluation.md).
+
+- *Better*: up or down; a dash where neither end is good.
+- *Needs*: what a row must have. A row without it is unscored, with the reason said, and never counts as 0.
+- Every value is printed with a signature: settings, tokenisation, and the library version that it is equal to.
+"""
+
+Page = Callable[[], str]
+
+
+def cli_page() -> str:
+    """Help of every verb and of every command below it, each under its own heading."""
+    parts = [CLI_INTRO, _help(cli.make_context("heedful", [], resilient_parsing=True, terminal_width=WIDTH))]
+    root = cli.make_context("heedful", [], resilient_parsing=True, terminal_width=WIDTH)
+    for verb in sorted(VERBS):
+        parts += [f"## {context.command_path}\n\n{_help(context)}" for context in _contexts(verb, root)]
+    return "\n".join(parts)
+
+
+def _contexts(name: str, parent: click.Context) -> Iterator[click.Context]:
+    """The command `name` of `parent`'s group, then all commands below it."""
+    group = parent.command
+    command = group.get_command(parent, name) if isinstance(group, click.Group) else None
+    if command is None:
+        raise SystemExit(f"The table of verbs names '{name}', but there is no such command.")
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=WIDTH)
+    yield context
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            yield from _contexts(below, context)
+
+
+def _help(context: click.Context) -> str:
+    text = "\n".join(line.rstrip() for line in context.get_help().splitlines())
+    return f"```text\n{text}\n```\n"
+
+
+def metrics_page() -> str:
+    """Every metric, every group, and the perplexities that only an evaluation of a model has."""
+    metrics = [METRICS.get(name) for name in METRICS.names()]
+    parts = [
+        METRICS_INTRO,
+        "## Scores of replies and labels\n",
+        _table(("name", "title", "unit", "better", "needs", "what it is"), [_metric_row(m) for m in metrics]),
+        "## Likelihood of the human replies\n",
+        "Only `heedful eval run` has these, since a model is needed. Lower is better; 95 % intervals over dialogues.\n",
+        _table(
+            ("name", "title", "what it is"),
+            [(f"`{name}`", title, perplexity.DEFINITIONS[name]) for name, title in perplexity.TITLES.items()],
+        ),
+        "## Groups\n",
+        "A group stands for its metrics wherever names are asked for: `--metrics published`, `metrics: [all]`.\n",
+        _table(("group", "metrics"), [(f"`{name}`", _members(entries)) for name, entries in GROUPS.items()]),
+    ]
+    return "\n".join(parts)
+
+
+def _metric_row(metric: Metric) -> tuple[str, ...]:
+    better = {True: "up", False: "down", None: "–"}[metric.higher_is_better]
+    return (f"`{metric.name}`", metric.title, metric.unit, better, ", ".join(metric.needs), metric.definition)
+
+
+def _members(entries: Sequence[str]) -> str:
+    return ", ".join(" or else ".join(f"`{name}`" for name in entry.split("|")) for entry in entries)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+PAGES: dict[str, Page] = {"cli.md": cli_page, "labels.md": taxonomy.markdown, "metrics.md": metrics_page}
+"""File in docs/ -> the function that writes its text."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the generated pages of docs/.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is old")
+    check = parser.parse_args().check
+    old = []
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, page()
+        if not path.is_file() or path.read_text("utf-8") != text:
+            old.append(name)
+            if not check:
+                path.write_text(text, "utf-8")
+    print(f"{'old' if check else 'written'}: {', '.join(old)}" if old else "all pages are up to date")
+    sys.exit(1 if check and old else 0)
+
+
+if __name__ == "__main__":
+    main()
