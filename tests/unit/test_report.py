@@ -410,6 +410,31 @@ def test_the_headline_says_when_a_system_got_worse() -> None:
     assert "so base is better here" in headline_of(summary)
 
 
+def test_an_interval_on_the_other_side_of_its_difference_supports_no_claim() -> None:
+    summary = make()
+    summary["comparisons"][0].update(difference=0.4)
+    text = headline_of(summary)
+    assert "because its interval lies on the other side of zero" in text[: text.index("Of the 5")]
+
+
+def test_a_page_without_intervals_says_so() -> None:
+    summary = make()
+    summary["comparisons"] = []
+    for system in summary["systems"]:
+        for entry in system["metrics"].values():
+            entry.update(low=None, high=None)
+    flat = Page(render(summary)).flat
+    assert "No intervals were computed" in flat
+    assert "95 % interval in brackets" not in flat
+    assert "95 % interval in brackets" in Page(render(make())).flat
+
+
+def test_a_page_without_stated_limits_still_has_one() -> None:
+    summary = make()
+    summary["limits"] = []
+    assert "None of them measures whether a reply helps somebody" in Page(render(summary)).flat
+
+
 def test_the_headline_without_intervals_claims_nothing() -> None:
     summary = make()
     for pair in summary["comparisons"]:
@@ -689,6 +714,7 @@ def test_forest_dots_are_filled_only_where_zero_is_excluded() -> None:
     assert hollow not in forest_row(value=1, low=0.5, high=2, limit=2)
     assert hollow in forest_row(value=1, low=-0.5, high=2, limit=2)
     assert hollow in forest_row(value=1, low=0.0, high=2, limit=2)
+    assert hollow in forest_row(value=-0.1, low=0.5, high=2, limit=2)
     assert hollow in forest_row(value=1, low=None, high=None, limit=2)
 
 

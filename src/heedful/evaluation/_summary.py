@@ -102,10 +102,16 @@ class Comparison(_Record):
 
     @property
     def sign(self) -> int | None:
-        """1 or -1 where the interval excludes zero, 0 where it holds it, None without an interval."""
+        """1 or -1 where the interval excludes zero, 0 where it holds it, None without an interval.
+
+        Redrawn values of a score that is no mean (distinct-n) can lie all on one side of the value itself; an interval
+        on the other side of zero than its difference supports no claim and counts as 0.
+        """
         if self.difference is None or self.low is None or self.high is None:
             return None
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+        if self.low > 0 and self.difference > 0:
+            return 1
+        return -1 if self.high < 0 and self.difference < 0 else 0
 
 
 class Said(_Record):

@@ -166,7 +166,9 @@ def _leading(summary: Summary, pair: Comparison) -> Claim:
     if status in ("chance", "unknown"):
         parts = (f"{info.title} was ", *left, f" for {pair.a} and ", *right, f" for {pair.b}. ")
         if status == "chance":
-            end = (": chance can explain it, because its interval includes zero.",)
+            crossed = pair.low is not None and pair.high is not None and pair.low <= 0 <= pair.high
+            why = "includes zero" if crossed else "lies on the other side of zero"
+            end = (f": chance can explain it, because its interval {why}.",)
         else:
             end = (", but without an interval this page cannot say whether chance explains it.",)
         return Claim(status=status, parts=(*parts, "The difference is ", *gap, *end))

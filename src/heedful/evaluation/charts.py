@@ -35,11 +35,11 @@ class Curve:
 def forest_row(*, value: float, low: float | None, high: float | None, limit: float) -> str:
     """A point with its interval on a line from -limit to limit, zero in the middle.
 
-    The dot is filled where the interval excludes zero, hollow where it holds it or where there is none. The numbers
+    The dot is filled where interval and value lie on one side of zero, else hollow. The numbers
     stand beside the picture in the table, so screen readers skip it.
     """
     parts = [_line("50%", 0, "50%", 28, _INK, "1", "stroke-dasharray='2 2'")]
-    sure = low is not None and high is not None and (low > 0 or high < 0)
+    sure = low is not None and high is not None and (min(low, value) > 0 or max(high, value) < 0)
     if low is not None and high is not None:
         left, right = _across(low, limit), _across(high, limit)
         parts.append(_line(left, 14, right, 14, "var(--mark,#0072B2)", "3"))

@@ -140,6 +140,7 @@ def _view(summary: Summary) -> dict[str, Any]:
         "groups": groups,
         "missing": _missing(groups),
         "any_best": any(cell.best for group in groups for row in group.rows for cell in row.cells),
+        "any_interval": any(cell.score.low is not None for group in groups for row in group.rows for cell in row.cells),
         "forests": _forests(summary),
         "by_chance": len(with_interval) * 0.05,
         "intervals": len(with_interval),

@@ -156,15 +156,37 @@ class _Single:
         return Step(parents=(0,), tokens=(token,))
 
     def _sample(self, logits: torch.Tensor, draw: np.random.Generator) -> int:
-        s = self.settings
-        values, order = (logits / s.temperature).sort(descending=True)
-        if s.top_k:
-            values, order = values[: s.top_k], order[: s.top_k]
+        values, order = self._candidates(logits / self.settings.temperature)
         mass = values.double().softmax(0).cumsum(0).cpu().numpy()
         # top-p keeps the tokens whose *preceding* mass is below p, so at least one stays (Holtzman et al. 2020).
-        keep = 1 + int(np.searchsorted(mass, s.top_p, side="left")) if s.top_p < 1 else len(mass)
+        top_p = self.settings.top_p
+        keep = 1 + int(np.searchsorted(mass, top_p, side="left")) if top_p < 1 else len(mass)
         mass = mass[: min(keep, len(mass))]
         return int(order[int(np.searchsorted(mass, draw.random() * mass[-1], side="right").clip(0, len(mass) - 1))])
+
+    def _candidates(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logits, token ids) to draw from, best first, with the rest's mass in a last entry that is never reached.
+
+        A full sort of 49k logits costs more than the model's step for one token, and top-p needs the head only.
+        """
+        import torch
+
+        s = self.settings
+        if s.top_k:
+            values, order = scaled.topk(min(s.top_k, len(scaled)))
+            return values, order
+        if s.top_p < 1:
+            total = scaled.double().logsumexp(0)
+            for size in (64, 1024):
+                if size >= len(scaled):
+                    break
+                values, order = scaled.topk(size)
+                inside = values.double().logsumexp(0)
+                if inside - total > np.log(s.top_p) + 1e-9:
+                    rest = total + torch.log1p(-torch.exp(inside - total))
+                    return torch.cat([values.double(), rest[None]]), torch.cat([order, order[-1:]])
+        values, order = scaled.sort(descending=True)
+        return values, order
 
 
 class _Beams:
