@@ -18,7 +18,7 @@ export NLTK_DATA ?= $(WORDS)
 export HF_HUB_OFFLINE ?= 1
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check bench docs clean words
+.PHONY: demo test check lint bench docs clean words
 
 demo: $(STAMP)
 	$(BIN)/heedful demo
@@ -26,12 +26,14 @@ demo: $(STAMP)
 test: $(STAMP) words
 	$(PYTEST)
 
-check: $(STAMP) words
+check: lint words
+	$(PYTEST) -m "not slow"
+
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -m "not slow"
 
 bench: $(STAMP)
 	$(BIN)/python scripts/bench.py

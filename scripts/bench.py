@@ -50,9 +50,10 @@ def corpus() -> tuple[str, list[Any]]:
 
 def sft_heedful() -> dict[str, float]:
     """One pass with whole conversations; seconds, loss per target token, peak memory."""
+    from heedful.models.causal import use_bf16
     from heedful.models.memory import keep_freed_memory
     from heedful.training.data import prepare
-    from heedful.training.sft import sft, use_bf16
+    from heedful.training.sft import sft
 
     talks = corpus()[1]
     causal = load(dtype="bfloat16" if use_bf16("auto", on_cpu=True) else "float32", device="cpu")
@@ -84,7 +85,7 @@ def sft_trl() -> dict[str, float]:
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    from heedful.training.sft import use_bf16
+    from heedful.models.causal import use_bf16
 
     talks = corpus()[1]
     bf16 = use_bf16("auto", on_cpu=True)

@@ -48,8 +48,8 @@ Page = Callable[[], str]
 
 def cli_page() -> str:
     """Help of every verb and of every command below it, each under its own heading."""
-    parts = [CLI_INTRO, _help(cli.make_context("heedful", [], resilient_parsing=True, terminal_width=WIDTH))]
     root = cli.make_context("heedful", [], resilient_parsing=True, terminal_width=WIDTH)
+    parts = [CLI_INTRO, _help(root)]
     for verb in sorted(VERBS):
         parts += [f"## {context.command_path}\n\n{_help(context)}" for context in _contexts(verb, root)]
     return "\n".join(parts)

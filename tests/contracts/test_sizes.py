@@ -19,7 +19,8 @@ def long_things(path: Path) -> list[str]:
     found = [name] if text.count("\n") > FILE_LINES else []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if (node.end_lineno or node.lineno) - node.lineno + 1 > FUNCTION_LINES:
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > FUNCTION_LINES:
                 found.append(f"{name}:{node.name}")
     return found
 

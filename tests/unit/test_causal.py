@@ -12,13 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from heedful.errors import ConfigError, MissingExtraError, NotFoundError, RunError  # noqa: E402
-from heedful.formats import encode, make  # noqa: E402
-from heedful.models import causal as module  # noqa: E402
-from heedful.models import embedded  # noqa: E402
-from heedful.models.causal import add_markers, check_dtype, fingerprint, load, resolve_path  # noqa: E402
-from heedful.models.embedded import EmbeddedModel, cache_dir, embedded_folder, packaged_file  # noqa: E402
-from heedful.testing import save_tiny, tiny_model, tiny_tokenizer  # noqa: E402
+from heedful.errors import ConfigError, MissingExtraError, NotFoundError, RunError
+from heedful.formats import encode, make
+from heedful.models import causal as module
+from heedful.models import embedded
+from heedful.models.causal import add_markers, check_dtype, fingerprint, load, resolve_path
+from heedful.models.embedded import EmbeddedModel, cache_dir, embedded_folder, packaged_file
+from heedful.testing import save_tiny, tiny_model, tiny_tokenizer
 
 IDS = [[1, 100, 101, 102, 2]]
 

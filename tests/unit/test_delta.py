@@ -11,15 +11,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from heedful.errors import ConfigError  # noqa: E402
-from heedful.formats import Sample, TokenTree, by_conversation, make, pack  # noqa: E402
-from heedful.models import DELTAS  # noqa: E402
-from heedful.models.causal import CausalModel, add_markers, load  # noqa: E402
-from heedful.models.decoding import Decoding  # noqa: E402
-from heedful.models.delta import DeltaSettings, attach, trainable  # noqa: E402
-from heedful.models.forward import likelihood, predictions, tensors  # noqa: E402
-from heedful.models.generate import generate  # noqa: E402
-from heedful.testing import conversations, save_tiny  # noqa: E402
+from heedful.errors import ConfigError
+from heedful.formats import Sample, TokenTree, by_conversation, make, pack
+from heedful.models import DELTAS
+from heedful.models.causal import CausalModel, add_markers, load
+from heedful.models.decoding import Decoding
+from heedful.models.delta import DeltaSettings, attach, trainable
+from heedful.models.forward import likelihood, predictions, tensors
+from heedful.models.generate import generate
+from heedful.testing import conversations, save_tiny
 
 SETTINGS = DeltaSettings(rank=4, alpha=8)
 LLAMA = [name for name in DELTAS.names() if name != "bias"]

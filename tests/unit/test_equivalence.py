@@ -10,12 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from heedful import corpora  # noqa: E402
-from heedful.formats import Sample, TokenTree, by_conversation, make, pack  # noqa: E402
-from heedful.models.causal import CausalModel, add_markers, load  # noqa: E402
-from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file  # noqa: E402
-from heedful.models.forward import SampleLoss, likelihood, prediction_logits, predictions, tensors  # noqa: E402
-from heedful.testing import conversations, tiny_model  # noqa: E402
+from heedful import corpora
+from heedful.formats import Sample, TokenTree, by_conversation, make, pack
+from heedful.models.causal import CausalModel, add_markers, load
+from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file
+from heedful.models.forward import SampleLoss, likelihood, prediction_logits, predictions, tensors
+from heedful.testing import conversations, tiny_model
 
 SPECS: list[dict[str, Any]] = [
     {"name": "chat"},

@@ -1,4 +1,4 @@
-"""`evaluate` end to end on a tiny run: numbers by other means, resuming, seeds, refusals; no words of a talk in logs."""
+"""`evaluate` end to end on a tiny run: numbers by other means, resuming, seeds, refusals; no words in any log."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from heedful import corpora, formats  # noqa: E402
-from heedful.cli import main  # noqa: E402
-from heedful.errors import ConfigError, DataError, HeedfulError, NotFoundError  # noqa: E402
-from heedful.evaluation import EvalConfig, Evaluation, evaluate  # noqa: E402
-from heedful.evaluation.run import settle  # noqa: E402
-from heedful.models.causal import load  # noqa: E402
-from heedful.testing import conversations, save_tiny  # noqa: E402
-from heedful.training import TrainConfig, train  # noqa: E402
-from heedful.types import Conversation  # noqa: E402
+from heedful import corpora, formats
+from heedful.cli import main
+from heedful.errors import ConfigError, DataError, HeedfulError, NotFoundError
+from heedful.evaluation import EvalConfig, Evaluation, evaluate
+from heedful.evaluation.run import settle
+from heedful.models.causal import load
+from heedful.settings import check
+from heedful.testing import conversations, save_tiny
+from heedful.training import TrainConfig, train
+from heedful.types import Conversation
 
 METRICS = ["bleu2", "rougeL", "distinct1", "length", "copy_rate"]
 SYSTEMS = ["trained", "base", "fixed_reply", "copy_last_turn", "random_reply"]
@@ -327,7 +328,8 @@ def test_nothing_is_made_twice(run: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     evaluate(settings, say=heard.append)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.jsonl")} == before
-    assert not [t for t in heard if "replies " in t and "/" in t]
+    assert heard
+    assert not [t for t in heard if t.startswith(("trained: replies", "trained: perplexity"))]
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,7 @@ def test_other_training_part_is_refused_for_baselines_that_read_it(run: Path, tm
     first, *rest = talks()
     changed = replace(first, turns=(first.turns[0], replace(first.turns[1], text="Oh."), *first.turns[2:]))
     write(data, [changed, *rest])
-    with pytest.raises(ConfigError, match="random_reply.jsonl.*different: train"):
+    with pytest.raises(ConfigError, match=r"random_reply\.jsonl.*different: train"):
         evaluate(quick(run, tmp_path / "eval", dataset=str(data), baselines=["random_reply"]))
     evaluate(quick(run, tmp_path / "eval", dataset=str(data)))  # the model's replies do not depend on it
 
@@ -455,7 +457,7 @@ def test_other_mistakes(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no supporter turn"):
         evaluate(quick(run, tmp_path / "c", dataset=str(data)))
     with pytest.raises(ConfigError, match="not both"):
-        quick(run, tmp_path / "d", decoding={"do_sample": True, "num_beams": 2})
+        check(EvalConfig, {"model_name_or_path": "x", "decoding": {"do_sample": True, "num_beams": 2}})
 
 
 # ---------------------------------------------------------------------- 10. no words of a talk in any log
@@ -592,7 +594,8 @@ def test_no_words_of_a_talk_in_errors(name: str, run: Path, tmp_path: Path, capf
     for words in calls:
         for debug in ([], ["--debug"]):
             code, seen = heard(capfd, *debug, *words)
-            assert code != 0, (words, seen)
+            fine = name == "long" and words[0] == "data"  # nothing wrong with it as a file
+            assert (code == 0) == fine, (words, seen)
             assert SENTINEL not in seen, words
 
 

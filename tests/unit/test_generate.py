@@ -12,13 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from heedful.errors import ConfigError, DataError  # noqa: E402
-from heedful.formats import Sample, encode, make  # noqa: E402
-from heedful.models.causal import CausalModel, add_markers, load  # noqa: E402
-from heedful.models.decoding import Decoding, Written, chooser, stream  # noqa: E402
-from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file  # noqa: E402
-from heedful.models.generate import end_ids, generate, prompt_only  # noqa: E402
-from heedful.testing import conversations, tiny_model  # noqa: E402
+from heedful.errors import ConfigError, DataError
+from heedful.formats import Sample, encode, make
+from heedful.models.causal import CausalModel, add_markers, load
+from heedful.models.decoding import Decoding, Written, chooser, stream
+from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file
+from heedful.models.generate import end_ids, generate, prompt_only
+from heedful.testing import conversations, tiny_model
 
 
 @cache
@@ -210,6 +210,36 @@ def test_draws_follow_the_filtered_softmax(options: dict[str, Any]) -> None:
     chi2 = float(((np.array([counts[int(k)] for k in kept]) - expected) ** 2 / expected).sum())
     # Mean k-1, deviation sqrt(2(k-1)): five deviations are exceeded once in a million; the seed is fixed besides.
     assert chi2 <= (len(kept) - 1) + 5 * np.sqrt(2 * max(len(kept) - 1, 1))
+
+
+def assert_drawn_as_if_sorted_whole(logits: Any, settings: Decoding, name: str) -> None:
+    values, order = (logits / settings.temperature).sort(descending=True)
+    p = values.double().softmax(0).numpy()
+    kept = p[np.cumsum(p) - p < settings.top_p]
+    u = stream(settings.seed, name).random() * kept.sum()
+    expected = int(order[int(np.searchsorted(np.cumsum(kept), u, side="right"))])
+    one = chooser(settings, name=name, prompt=(1,), end=frozenset({0}))
+    assert one.step(logits[None]).tokens == (expected,)
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 3.0, 8.0])
+def test_large_vocabularies_are_drawn_from_as_if_sorted_whole(spread: float, top_p: float) -> None:
+    """Only the head of 5000 entries is looked at; the draw must be that of the full inverse distribution."""
+    noise = torch.Generator().manual_seed(5)
+    for i in range(40):
+        logits = torch.randn(5000, generator=noise) * spread + torch.arange(5000) * 1e-4
+        assert_drawn_as_if_sorted_whole(logits, Decoding(do_sample=True, top_p=top_p, temperature=0.8), str(i))
+
+
+def test_a_few_likely_tokens_are_still_drawn_from() -> None:
+    """Where the rest has no mass left, rounding once turned it into NaN, and the best token was always taken."""
+    noise = torch.Generator().manual_seed(0)
+    for i in range(500):
+        spread, boost, k = (float(torch.rand(1, generator=noise)) for _ in range(3))
+        logits = torch.randn(5000, generator=noise) * 3 * spread
+        logits[: 1 + int(40 * k)] += 20 + 40 * boost
+        assert_drawn_as_if_sorted_whole(logits, Decoding(do_sample=True, top_p=0.9), str(i))
 
 
 def test_banned_tokens_and_an_early_end_never_come() -> None:

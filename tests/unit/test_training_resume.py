@@ -17,11 +17,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from training_kit import Bench, Poison, assert_same_run, losses, metrics  # noqa: E402
+from training_kit import Bench, Poison, assert_same_run, losses, metrics
 
-from heedful.cli import main  # noqa: E402
-from heedful.errors import RunError, UserError  # noqa: E402
-from heedful.training.checkpoints import SEAL, is_complete, newest  # noqa: E402
+from heedful.cli import main
+from heedful.errors import RunError, UserError
+from heedful.training.checkpoints import SEAL, is_complete, newest
 
 PLAIN: dict[str, Any] = {"save_steps": 2}
 MICRO: dict[str, Any] = {
@@ -190,7 +190,7 @@ def test_the_newest_checkpoints_are_kept(bench: Bench, tmp_path: Path, limit: in
 @pytest.mark.slow
 def test_sigkill_and_resume(bench: Bench, tmp_path: Path) -> None:
     """A real process, killed at a random moment while it saves after every step; then the command line goes on."""
-    values = bench.values(str(tmp_path / "run"), save_steps=1, num_train_epochs=40, lora_dropout=0.1)
+    values = bench.values(str(tmp_path / "run"), save_steps=1, num_train_epochs=20, lora_dropout=0.1)
     words = [f"{key}={'null' if value is None else value}" for key, value in values.items()]
     threads = str(torch.get_num_threads())
     env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -211,9 +211,9 @@ def test_sigkill_and_resume(bench: Bench, tmp_path: Path) -> None:
     found = newest(tmp_path / "run" / "checkpoints")
     assert found is not None
     reached = int(found.name.split("-")[1])
-    assert 4 <= reached < 120
+    assert 4 <= reached < 60
     main(["train", *words, "--resume"])
-    expected = bench.run(str(tmp_path / "whole"), **{k: v for k, v in values.items() if k != "output_dir"})
+    expected = bench.run(str(tmp_path / "whole"), num_train_epochs=20, lora_dropout=0.1)
     assert_same_run(tmp_path / "run", expected.folder, tolerance=1e-4)
 
 
@@ -305,9 +305,17 @@ def test_a_loss_that_is_not_a_number_stops_the_run(bench: Bench, whole: Path, tm
     assert_same_run(run, whole)
 
 
-def test_a_diverging_run_on_the_command_line(
-    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_weights_are_not_sealed(bench: Bench, whole: Path, tmp_path: Path) -> None:
+    """The loss of step 4 is fine, its gradient is not: the checkpoint of step 4 must not count."""
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match="The weights became nan at step 4; lower learning_rate"):
+        bench.run(str(run), Poison(4, after=True), **PLAIN)
+    assert newest(run / "checkpoints") == run / "checkpoints" / "checkpoint-2"
+    bench.run(str(run), resume_from_checkpoint=True, **PLAIN)
+    assert_same_run(run, whole)
+
+
+def test_a_diverging_run_on_the_command_line(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = bench.values(str(tmp_path / "run"), learning_rate=1e30, delta="full", max_grad_norm=0, save_steps=1)
     with pytest.raises(SystemExit) as stop:
         main(["train", *(f"{k}={'null' if v is None else v}" for k, v in values.items())])

@@ -78,14 +78,21 @@ class Crash(TrainerCallback):
 
 
 class Poison(TrainerCallback):
-    """Makes a weight NaN as step `step` begins."""
+    """Makes a weight NaN as step `step` begins, or at its end."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, *, after: bool = False) -> None:
+        self.step, self.after = step, after
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if state.global_step == self.step - 1:
-            next(p for p in model.parameters() if p.requires_grad).data.fill_(float("nan"))
+        if state.global_step == self.step - 1 and not self.after:
+            self.spoil(model)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == self.step and self.after:
+            self.spoil(model)
+
+    def spoil(self, model: Any) -> None:
+        next(p for p in model.parameters() if p.requires_grad).data.fill_(float("nan"))
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

@@ -54,6 +54,17 @@ class CausalModel:
         return 0
 
 
+def use_bf16(precision: str, *, on_cpu: bool) -> bool:
+    """Whether mixed precision runs in bf16: where it was asked for, or where the machine computes it in hardware."""
+    import torch
+
+    if precision != "auto":
+        return precision == "bf16"
+    if on_cpu:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.cuda.is_bf16_supported())
+
+
 def need_train_extra() -> None:
     """Say how to install torch and transformers, where they are missing."""
     try:

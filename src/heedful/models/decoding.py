@@ -183,7 +183,8 @@ class _Single:
                 values, order = scaled.topk(size)
                 inside = values.double().logsumexp(0)
                 if inside - total > np.log(s.top_p) + 1e-9:
-                    rest = total + torch.log1p(-torch.exp(inside - total))
+                    # Never above 0, which rounding can bring about where the head holds everything: NaN else.
+                    rest = total + torch.log1p(-torch.exp((inside - total).clamp(max=0)))
                     return torch.cat([values.double(), rest[None]]), torch.cat([order, order[-1:]])
         values, order = scaled.sort(descending=True)
         return values, order

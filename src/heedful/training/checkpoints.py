@@ -6,13 +6,14 @@ the size of each file is put beside them; resuming takes the newest checkpoint w
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 from pathlib import Path
 
-from heedful.errors import ConfigError, NotFoundError
+from heedful.errors import ConfigError, NotFoundError, RunError
 
 SEAL = "heedful-seal.json"
 _NAME = re.compile(r"checkpoint-(\d+)$")
@@ -94,3 +95,20 @@ def to_resume(folder: Path, wanted: bool | str) -> Path | None:
             f"The checkpoint {path} was not written to its end; set resume_from_checkpoint: true instead."
         )
     return path
+
+
+def disk_is_full(err: BaseException) -> bool:
+    """Whether this error, of whatever library, means that nothing more can be written."""
+    text = str(err)
+    # The system's words come from Python and safetensors; torch.save only names the writer that could not go on.
+    return (
+        getattr(err, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in text or "inline_container" in text
+    )
+
+
+def full_disk(folder: Path) -> RunError:
+    """The one sentence for it."""
+    return RunError(
+        f"The disk is full: nothing more could be written to {folder}; free some space and continue with --resume, "
+        "the last complete checkpoint is kept."
+    )

@@ -18,11 +18,11 @@ from heedful import corpora, formats
 from heedful.errors import NotFoundError, RunError, UserError
 from heedful.formats import Format
 from heedful.models import DELTAS
-from heedful.models.causal import CausalModel, add_markers, load, need_train_extra, offline, resolve_path
+from heedful.models.causal import CausalModel, add_markers, load, need_train_extra, offline, resolve_path, use_bf16
 from heedful.models.delta import DeltaSettings, attach, trainable
 from heedful.settings import write_yaml
 from heedful.training.card import model_card
-from heedful.training.checkpoints import newest, to_resume
+from heedful.training.checkpoints import disk_is_full, full_disk, newest, to_resume
 from heedful.training.config import TrainConfig
 from heedful.training.data import Prepared, prepare, refuse_leaks
 from heedful.training.plan import Plan, make_plan
@@ -133,36 +133,26 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
-    from transformers import set_seed
+    from heedful.training.sft import sft
 
-    from heedful.training.sft import disk_is_full, full_disk, sft, use_bf16
-
-    folder = Path(config.output_dir) if config.output_dir else default_folder(config)
+    folder, resume = _claim(config)
     checkpoints = folder / "checkpoints"
-    resume = to_resume(checkpoints, config.resume_from_checkpoint)
-    if resume is None and (newest(checkpoints) is not None or (folder / "summary.json").is_file()):
-        raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
+    metrics = folder / "metrics.jsonl"
     main = int(os.environ.get("RANK", "0")) == 0
     say(f"model {config.model_name_or_path}")
-    bf16 = use_bf16(config.precision, on_cpu=_on_cpu())
-    # A frozen base can be kept in bf16: autocast would round it so anyway at every step.
-    causal = load(config.model_name_or_path, dtype="bfloat16" if bf16 and config.delta != "full" else "float32")
-    fmt = formats.make(config.format)
-    new_tokens = add_markers(causal, fmt.markers)
+    causal = _load_base(config)
+    new_tokens = add_markers(causal, formats.make(config.format).markers)
     inputs = gather(config, causal.tokenizer)
     plan = make_plan(config, inputs.train, inputs.evaluation, processes=int(os.environ.get("WORLD_SIZE", "1")))
     say(
         f"data {config.dataset}: {plan.conversations:,} passes for {plan.targets:,} supporter turns, "
         f"{plan.tokens:,} tokens (one by one: {plan.separate_tokens:,}); {plan.steps:,} steps"
     )
-    _prepare_folder(folder, config, causal, inputs, plan, main=main)
-    # The trainer seeds itself later, but the first values of a delta method are drawn here.
-    set_seed(config.seed)
+    if main:
+        _prepare_folder(folder, config, causal, inputs, plan)
+        _forget_after(metrics, _step_of(resume), end=config.eval_steps is None)
     causal.model = _with_delta(config, causal, new_tokens)
     causal.model.train()
-    metrics = folder / "metrics.jsonl"
-    if main:
-        _forget_after(metrics, _step_of(resume), end=config.eval_steps is None)
     outcome = sft(
         config,
         causal,
@@ -184,13 +174,28 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         raise full_disk(folder) from err
 
 
-def _on_cpu() -> bool:
+def _claim(config: TrainConfig) -> tuple[Path, Path | None]:
+    """The run's folder, and the checkpoint to go on from; a folder that holds a run is not written over."""
+    folder = Path(config.output_dir) if config.output_dir else default_folder(config)
+    resume = to_resume(folder / "checkpoints", config.resume_from_checkpoint)
+    if resume is None and (newest(folder / "checkpoints") is not None or (folder / "summary.json").is_file()):
+        raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
+    return folder, resume
+
+
+def _load_base(config: TrainConfig) -> CausalModel:
     import torch
 
-    return not torch.cuda.is_available()
+    bf16 = use_bf16(config.precision, on_cpu=not torch.cuda.is_available())
+    # A frozen base can be kept in bf16: autocast would round it so anyway at every step.
+    return load(config.model_name_or_path, dtype="bfloat16" if bf16 and config.delta != "full" else "float32")
 
 
 def _with_delta(config: TrainConfig, causal: CausalModel, new_tokens: tuple[int, ...]) -> Any:
+    from transformers import set_seed
+
+    # The trainer seeds itself later, but the first values of a delta method are drawn here.
+    set_seed(config.seed)
     targets = config.lora_target
     settings = DeltaSettings(
         rank=config.lora_rank,
@@ -208,11 +213,7 @@ def _with_delta(config: TrainConfig, causal: CausalModel, new_tokens: tuple[int,
     return model
 
 
-def _prepare_folder(
-    folder: Path, config: TrainConfig, causal: CausalModel, inputs: Inputs, plan: Plan, *, main: bool
-) -> None:
-    if not main:
-        return
+def _prepare_folder(folder: Path, config: TrainConfig, causal: CausalModel, inputs: Inputs, plan: Plan) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:

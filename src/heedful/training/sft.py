@@ -8,9 +8,7 @@ is what enters them: one packed tree per conversation with the loss on every sup
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,10 +28,10 @@ from transformers import (
 
 from heedful.errors import RunError
 from heedful.formats import TokenTree, pack
-from heedful.models.causal import CausalModel
+from heedful.models.causal import CausalModel, use_bf16
 from heedful.models.forward import predictions, tensors
 from heedful.models.memory import keep_freed_memory
-from heedful.training.checkpoints import prune, seal, unseal_after
+from heedful.training.checkpoints import disk_is_full, full_disk, prune, seal, unseal_after
 from heedful.training.config import TrainConfig
 from heedful.training.data import LengthBatches, Prepared
 
@@ -140,6 +138,13 @@ class ConversationTrainer(Trainer):
         self.sampler = LengthBatches([len(t) for t in trees], global_batch=size, seed=self.args.seed)
         return self.sampler
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        # transformers takes one step too many when a run is resumed from its last checkpoint within an epoch.
+        if self.state.global_step >= self.state.max_steps:
+            return [], None
+        found: tuple[list[Any], Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return found
+
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         if not batch_samples:
             return None
@@ -161,7 +166,7 @@ class ConversationTrainer(Trainer):
         total = -predictions(model, inputs).sum()
         if not torch.isfinite(total):
             raise RunError(
-                f"The loss became {total.item()} at step {self.state.global_step}; lower learning_rate or use "
+                f"The loss became {total.item()} at step {self.state.global_step + 1}; lower learning_rate or use "
                 "precision: fp32, then continue with --resume from the last good checkpoint."
             )
         items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"])
@@ -242,10 +247,19 @@ class _Seal(TrainerCallback):
         self.keep = keep
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_save = False  # it was on when the checkpoint was written
         if state.is_world_process_zero:
             unseal_after(Path(args.output_dir), state.global_step)
 
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        # A gradient can break the weights while the loss before it was still a number.
+        if not all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad):
+            raise RunError(
+                f"The weights became nan at step {state.global_step}; lower learning_rate or use precision: fp32, "
+                "then continue with --resume from the last good checkpoint."
+            )
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if args.world_size > 1:
             torch.distributed.barrier()  # every process writes the state of its random numbers
@@ -253,15 +267,6 @@ class _Seal(TrainerCallback):
             seal(folder)
             best = state.best_model_checkpoint
             prune(folder.parent, keep=self.keep, spare=Path(best) if best else None)
-
-
-def use_bf16(precision: str, *, on_cpu: bool) -> bool:
-    """Whether mixed precision runs in bf16: where it was asked for, or where the machine computes it in hardware."""
-    if precision != "auto":
-        return precision == "bf16"
-    if on_cpu:
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return bool(torch.cuda.is_bf16_supported())
 
 
 def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bool) -> TrainingArguments:
@@ -308,18 +313,3 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
 def _save_steps(config: TrainConfig) -> int:
     every = config.eval_steps or config.save_steps
     return max(1, round(config.save_steps / every)) * every
-
-
-def disk_is_full(err: BaseException) -> bool:
-    """Whether this error, of whatever library, means that nothing more can be written."""
-    text = str(err)
-    # The system's words come from Python and safetensors; torch.save only names the writer that could not go on.
-    return getattr(err, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in text or "inline_container" in text
-
-
-def full_disk(folder: Path) -> RunError:
-    """The one sentence for it."""
-    return RunError(
-        f"The disk is full: nothing more could be written to {folder}; free some space and continue with --resume, "
-        "the last complete checkpoint is kept."
-    )
