@@ -53,9 +53,9 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """heedful: an open workbench for supportive dialogue.
 
     \b
-    heedful demo                               corpus -> training -> evaluation -> report
-    heedful train recipes/demo.yaml seed=7     one file, any key on top
-    heedful chat runs/demo                     talk with the result
+    heedful demo                                   corpus -> training -> evaluation -> report
+    heedful train recipes/esconv-sft.yaml seed=7   one file, any key on top
+    heedful chat runs/demo                         talk with the result
     """
     ctx.obj = {"debug": debug}
 

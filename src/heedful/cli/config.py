@@ -29,7 +29,7 @@ def show_command(file: str | None, overrides: tuple[str, ...]) -> None:
     """Print every setting of a training configuration, defaults included, as YAML.
 
     \b
-    heedful config show recipes/demo.yaml seed=7
+    heedful config show recipes/esconv-sft.yaml seed=7
     """
     settings = read_config(file, overrides, resume=False)
     click.echo(yaml.safe_dump(resolved_values(settings), sort_keys=False).rstrip())

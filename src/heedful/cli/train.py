@@ -36,9 +36,9 @@ def train_command(config: str | None, overrides: tuple[str, ...], dry_run: bool,
     """Train as CONFIG (YAML) says, with key=value OVERRIDES on top.
 
     \b
-    heedful train recipes/demo.yaml
+    heedful train recipes/esconv-sft.yaml
     heedful train dataset=mine.jsonl delta=dora num_train_epochs=2
-    heedful train recipes/demo.yaml --dry-run
+    heedful train recipes/esconv-sft.yaml --dry-run
     """
     settings = read_config(config, overrides, resume=resume)
     if dry_run:
@@ -68,7 +68,7 @@ def validate_command(config: str | None, overrides: tuple[str, ...], as_json: bo
     """Check configuration, data, labels and splits; loads a tokenizer, but no model.
 
     \b
-    heedful validate recipes/demo.yaml dataset=mine.jsonl
+    heedful validate recipes/esconv-sft.yaml dataset=mine.jsonl
     """
     plan = dry_run(read_config(config, overrides, resume=False))
     click.echo(json.dumps(plan.to_dict()) if as_json else f"ok: {_sizes(plan)}")

@@ -7,8 +7,8 @@ name.
 Each distinct text goes through the network once per encoder, whatever asks for it first. Texts are sorted by length and
 cut into batches of about `token_budget` word pieces, so that next to nothing is padding.
 
->>> encoder = SentenceEncoder.load("minilm")                                            # doctest: +SKIP
->>> encoder.encode(["I slept badly.", "I could not sleep."]).shape                      # doctest: +SKIP
+>>> encoder = SentenceEncoder.load("minilm")
+>>> encoder.encode(["I slept badly.", "I could not sleep."]).shape
 (2, 384)
 """
 
