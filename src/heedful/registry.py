@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from heedful.errors import ConfigError, NotFoundError, unknown
@@ -21,6 +20,10 @@ def load_path(path: str) -> Any:
         NotFoundError: the module or the attribute does not exist.
     """
     module, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+        raise NotFoundError(
+            f"'{path}' is no place of code; write module:attribute, for instance my_package.my_file:THING."
+        )
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as err:
@@ -61,6 +64,9 @@ class Registry:
         raise unknown(self.kind, name, self.names())
 
     def _outside(self) -> dict[str, str]:
+        # Here, since it takes longer to import than all the rest of `import heedful`.
+        from importlib.metadata import entry_points
+
         found: dict[str, str] = {}
         for point in entry_points(group=f"heedful.{self.kind.replace(' ', '_')}"):
             if point.name in self._table or found.get(point.name, point.value) != point.value:

@@ -6,6 +6,7 @@ Order of authority: defaults < file < overrides. Unknown keys are errors that na
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +22,32 @@ DATA_VARIABLE = "HEEDFUL_DATA"
 T = TypeVar("T", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with three departures: 1e-4 is a number, as in YAML 1.2; a date is a text; a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep=deep)
+
+
+# A resolver is looked up by the first character, and PyYAML shares the lists with its own loader: copy, then change.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 class Settings(BaseModel):
     """Base of all configuration records: frozen, and no key that is not declared."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 def home() -> Path:
@@ -41,7 +64,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
+        found = yaml.load(path.read_text("utf-8"), Loader=_Loader)
     except FileNotFoundError as err:
         raise NotFoundError(f"There is no configuration file '{path}'.") from err
     except IsADirectoryError as err:
@@ -73,11 +96,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
         if not equals or not key.strip():
             raise ConfigError(f"'{item}' is no override; write key=value, for instance seed=7 or format.name=chat.")
         try:
-            value = yaml.safe_load(raw)
+            value = yaml.load(raw, Loader=_Loader)
         except yaml.YAMLError as err:
             raise ConfigError(f"The value in '{key}=...' is not valid YAML; quote it.") from err
-        if isinstance(value, str):
-            value = _number(value)
         *sections, last = key.strip().split(".")
         at = out
         for section in sections:
@@ -89,14 +110,6 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     return out
 
 
-def _number(text: str) -> str | float:
-    # YAML 1.1 reads 1e-4 as a text; people who type learning_rate=1e-4 mean the number.
-    try:
-        return float(text) if text[:1] in "+-.0123456789" else text
-    except ValueError:
-        return text
-
-
 def check(kind: type[T], values: Mapping[str, Any], *, where: str = "configuration") -> T:
     """`values` as a checked record.
 
@@ -104,7 +117,7 @@ def check(kind: type[T], values: Mapping[str, Any], *, where: str = "configurati
         ConfigError: one sentence for the first problem; unknown keys name the nearest valid one.
     """
     try:
-        return kind.model_validate({k: _number(v) if isinstance(v, str) else v for k, v in values.items()})
+        return kind.model_validate(dict(values))
     except ValidationError as err:
         raise ConfigError(_sentence(kind, err, where)) from err
 
@@ -118,7 +131,9 @@ def _sentence(kind: type[BaseModel], err: ValidationError, where: str) -> str:
         known = list(_fields_at(kind, path[:-1]))
         return f"{where}: unknown key '{key}'.{nearest(path[-1], known)} Known: {', '.join(sorted(known))}.{more}"
     got = first.get("input")
-    shown = f", but got {got!r}" if isinstance(got, (str, int, float, bool)) and len(str(got)) < 60 else ""
+    # Checks of our own say what they got themselves.
+    ours = first["type"] == "value_error" or not isinstance(got, (str, int, float, bool)) or len(str(got)) >= 60
+    shown = "" if ours else f", but got {got!r}"
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{where}: '{key}': {message}{shown}.{more}" if key else f"{where}: {message}.{more}"
 

@@ -233,7 +233,7 @@ def test_demo_goes_on_from_a_checkpoint(short: Path, call: Call, monkeypatch: py
     class Stop(BaseException):
         pass
 
-    def stop(*args: object) -> None:
+    def stop(*args: object, **kwargs: object) -> None:
         raise Stop
 
     monkeypatch.setattr(demo, "evaluate", stop)

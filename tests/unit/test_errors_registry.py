@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from heedful import errors, registry
+from heedful import errors
 from heedful.errors import ConfigError, GateError, HeedfulError, NotFoundError, RunError, UserError, nearest, unknown
 from heedful.registry import Registry, load_path
 
@@ -91,7 +91,7 @@ def points(monkeypatch: pytest.MonkeyPatch, *found: EntryPoint) -> list[str]:
         asked.append(group)
         return found
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     return asked
 
 

@@ -127,20 +127,27 @@ def test_what_is_refused_and_in_which_words(values: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize(
-    ("values", "key", "expected"),
+    ("line", "key", "expected"),
     [
-        ({"rate": "1e-4"}, "rate", 1e-4),
-        ({"steps": "1e3"}, "steps", 1000),
-        ({"label": "01"}, "label", "01"),
-        ({"label": "1e5"}, "label", "1e5"),
-        ({"label": "2026-11-21"}, "label", "2026-11-21"),
+        ("rate: 1e-4", "rate", 1e-4),
+        ("rate: 2.5E-4", "rate", 2.5e-4),
+        ('rate: "1e-4"', "rate", 1e-4),
+        ("steps: 1e3", "steps", 1000),
+        ('label: "01"', "label", "01"),
+        ('label: "1e5"', "label", "1e5"),
+        ("label: 1e5x", "label", "1e5x"),
+        ("label: 2026-11-21", "label", "2026-11-21"),
+        ("label: 2026-13-45", "label", "2026-13-45"),
     ],
 )
-def test_numbers_and_texts(values: dict[str, Any], key: str, expected: Any) -> None:
+def test_numbers_and_texts(tmp_path: Path, line: str, key: str, expected: Any) -> None:
     """YAML 1.1 reads 1e-4 as a text; a text in quotes that looks like a number stays a text where one belongs."""
-    found = getattr(check(Outer, values), key)
-    assert found == expected
-    assert type(found) is type(expected)
+    (tmp_path / "x.yaml").write_text(line, "utf-8")
+    word = f"{key}={line.partition(':')[2].strip()}"
+    for values in (read_yaml(tmp_path / "x.yaml"), apply_overrides({}, [word])):
+        found = getattr(check(Outer, values), key)
+        assert found == expected
+        assert type(found) is type(expected)
 
 
 def test_records_are_frozen() -> None:

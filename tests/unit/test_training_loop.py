@@ -72,7 +72,7 @@ def test_a_step_on_whole_conversations_is_a_step_on_all_their_samples(bench: Ben
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(causal.model.parameters(), 0.5)
         optimiser.step()
-        assert row["loss"] == pytest.approx(float(loss), abs=1e-5)
+        assert row["loss"] == pytest.approx(loss.item(), abs=1e-5)
         assert row["grad_norm"] == pytest.approx(float(norm), abs=1e-4)
         for group in optimiser.param_groups:
             group["lr"] = 0.5e-3  # linear decay over two steps
@@ -96,7 +96,8 @@ def test_a_last_short_batch_counts_its_own_targets(bench: Bench) -> None:
     values: dict[str, Any] = {"max_train_conversations": 10, "learning_rate": 3e-3}
     together = bench.run("10 in 4", per_device_train_batch_size=4, **values).folder
     parts = bench.run("10 in 2x2", per_device_train_batch_size=2, gradient_accumulation_steps=2, **values).folder
-    assert_same_run(parts, together, tolerance=2e-5)
+    # `epoch` counts batches of two here and batches of four there.
+    assert_same_run(parts, together, tolerance=2e-5, without=("epoch",))
 
 
 @pytest.mark.parametrize("delta", ["lora", "full"])
@@ -110,7 +111,8 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else(bench: Bench, de
             def count(*_: Any) -> None:
                 self.calls += 1
 
-            self.hook = layer.register_forward_hook(count)
+            # Before it: the second computation stops as soon as the last value that is needed is there.
+            self.hook = layer.register_forward_pre_hook(count)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.hook.remove()
@@ -130,7 +132,7 @@ def test_first_losses_are_those_of_the_day_they_were_recorded(bench: Bench) -> N
     assert losses(run.folder) == pytest.approx(RECORDED, abs=1e-4)
 
 
-RECORDED = [0.0]
+RECORDED = [6.43831, 6.43346, 6.4205, 6.27973, 6.22899, 6.14077]
 
 
 def test_the_seed_decides_and_only_the_seed(bench: Bench) -> None:
@@ -202,8 +204,7 @@ def test_validation_loss_is_a_mean_over_tokens(bench: Bench) -> None:
         assert row["eval_loss"] == pytest.approx(expected, abs=1e-5)
         assert row["eval_perplexity"] == pytest.approx(math.exp(expected), rel=1e-4)
         assert run.summary["best_eval_loss"] == row["eval_loss"]
-    text = (found[0].folder / "README.md").read_text("utf-8")
-    assert f"{expected:.3f}" in text
+        assert f"| {row['eval_loss']:.4f} nats per token |" in (run.folder / "README.md").read_text("utf-8")
 
 
 def test_max_seconds_stops_and_keeps_what_was_learnt(bench: Bench) -> None:
@@ -223,7 +224,7 @@ SHAPES: list[dict[str, Any]] = [
     {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
     {"max_steps": 2},
     {"max_train_conversations": 7, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2},
-    {"max_length": 90, "keep_context": 0.5, "overlong": "skip"},
+    {"max_length": 180, "keep_context": 0.5, "overlong": "skip"},
 ]
 
 
@@ -235,9 +236,12 @@ def test_the_plan_counts_the_steps_that_are_taken(bench: Bench, shape: dict[str,
     run = bench.run(request.node.name.replace("/", "_"), **shape)
     assert run.summary["steps"] == plan.steps == run.summary["planned_steps"]
     assert run.summary["data_hash"] == plan.data_hash
-    assert plan.tokens_in_all == pytest.approx(run.summary["tokens"], rel=0.35)
+    # Exact for whole epochs; a part of one is counted with conversations of mean length.
+    batch = shape.get("per_device_train_batch_size", 4) * shape.get("gradient_accumulation_steps", 1)
+    whole = plan.steps % math.ceil(plan.conversations / batch) == 0
+    assert plan.tokens_in_all == pytest.approx(run.summary["tokens"], rel=1e-9 if whole else 0.35)
     if not shape:
-        assert plan.tokens_in_all == run.summary["tokens"] == 2 * plan.tokens
+        assert plan.tokens_in_all == 2 * plan.tokens
     assert plan.separate_tokens > plan.tokens > plan.target_tokens
 
 
@@ -301,7 +305,7 @@ def test_what_is_prepared_is_counted(bench: Bench) -> None:
     assert (len(found.trees), found.skipped) == (len(talks), 0)
     assert prepare(talks, formats.make("chat"), tokenizer, max_length=1024).hash == found.hash
     assert prepare(talks[:-1], formats.make("chat"), tokenizer, max_length=1024).hash != found.hash
-    less = prepare(talks, formats.make("chat"), tokenizer, max_length=60, overlong="skip")
+    less = prepare(talks, formats.make("chat"), tokenizer, max_length=140, overlong="skip")
     assert less.skipped == found.samples - less.samples > 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,20 @@ def open_talk(model: str, *, max_new_tokens: int, temperature: float, top_p: flo
     return Talk(causal, formats.make(run.get("format") or "chat"), decoding, max_length=run.get("max_length") or 1024)
 
 
+def _line() -> str:
+    if sys.stdin.isatty() or not hasattr(sys.stdin, "buffer"):
+        return input("you> ")
+    # Through a pipe line by line: Python decodes ahead, and a wrong byte further down would stop the lines before it.
+    click.echo("you> ", nl=False)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        raise EOFError
+    return line.decode("utf-8")
+
+
 def _exchange(talk: Talk) -> bool:
     try:
-        text = input("you> ").strip()
+        text = _line().strip()
     except UnicodeDecodeError:
         raise UserError("The input is not UTF-8 text; set the terminal to UTF-8 and start again.") from None
     command, _, rest = text.partition(" ")

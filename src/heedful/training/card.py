@@ -8,6 +8,11 @@ from typing import Any
 from heedful.training.config import TrainConfig
 from heedful.training.plan import Plan
 
+NOT_STATED = "not stated"
+AND = " + "
+"""Between the licences of mixed data."""
+PERMISSIVE = ("CC0", "CC-BY-4", "MIT", "Apache")
+
 CARD = """\
 ---
 base_model: {base}
@@ -50,8 +55,8 @@ diagnosis, not for anyone in danger.
 
 def model_card(config: TrainConfig, summary: Mapping[str, Any], plan: Plan) -> str:
     """The card as Markdown; results are added by `heedful eval`, never guessed here."""
-    licence = summary["licence"] or "not stated"
-    permissive = any(name in licence for name in ("CC0", "CC-BY-4", "MIT", "Apache"))
+    licence = summary["licence"] or NOT_STATED
+    permissive = all(part.startswith(PERMISSIVE) for part in licence.split(AND))
     return CARD.format(
         title=f"{config.method} of {config.model_name_or_path} on {config.dataset}",
         base=config.model_name_or_path,

@@ -34,7 +34,9 @@ def is_complete(folder: Path) -> bool:
     """Whether `folder` has a seal and every sealed file still has its size."""
     try:
         sizes = json.loads((folder / SEAL).read_text("utf-8"))
-        return bool(sizes) and all((folder / name).stat().st_size == size for name, size in sizes.items())
+        if not isinstance(sizes, dict) or not sizes:
+            return False
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
 

@@ -69,6 +69,13 @@ class TrainConfig(Settings):
             raise ValueError(str(unknown("delta method", value, DELTAS.names())))
         return value
 
+    @field_validator("max_steps")
+    @classmethod
+    def _some_steps(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("expected -1 (as many as the epochs have) or at least 1, but got 0")
+        return value
+
     @model_validator(mode="after")
     def _early_stopping_needs_evaluation(self) -> TrainConfig:
         if self.early_stopping_patience is not None and (self.eval_steps is None or self.eval_split is None):

@@ -44,11 +44,16 @@ def steps_of(config: TrainConfig, *, trees: int, processes: int = 1) -> int:
     return max(1, math.ceil(config.num_train_epochs * per_epoch))
 
 
+def epochs_of(steps: int, *, trees: int, batch: int) -> float:
+    """Times that each conversation is seen; the last batch of an epoch may be a short one."""
+    whole, rest = divmod(steps, math.ceil(trees / batch))
+    return whole + min(1.0, rest * batch / trees)
+
+
 def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None, *, processes: int = 1) -> Plan:
     """Work out a run from its prepared data."""
     steps = steps_of(config, trees=len(train.trees), processes=processes)
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
-    seen = steps * batch / max(1, len(train.trees))
     longest = max(len(t) for t in train.trees)
     return Plan(
         conversations=len(train.trees),
@@ -60,7 +65,7 @@ def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None,
         skipped=train.skipped,
         eval_targets=evaluation.samples if evaluation else 0,
         steps=steps,
-        tokens_in_all=round(seen * train.tokens),
+        tokens_in_all=round(epochs_of(steps, trees=len(train.trees), batch=batch) * train.tokens),
         memory_bytes=estimate_memory(config, row_tokens=longest * config.per_device_train_batch_size),
         data_hash=train.hash,
     )

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from heedful import corpora, formats
-from heedful.errors import NotFoundError, RunError, UserError
+from heedful.errors import ConfigError, NotFoundError, RunError, UserError, nearest
 from heedful.formats import Format
 from heedful.models import DELTAS
 from heedful.models.causal import CausalModel, add_markers, load, need_train_extra, offline, resolve_path, use_bf16
 from heedful.models.delta import DeltaSettings, attach, trainable
+from heedful.models.embedded import EMBEDDED
 from heedful.settings import write_yaml
-from heedful.training.card import model_card
+from heedful.training.card import AND, NOT_STATED, model_card
 from heedful.training.checkpoints import disk_is_full, full_disk, newest, to_resume
 from heedful.training.config import TrainConfig
 from heedful.training.data import Prepared, prepare, refuse_leaks
@@ -83,8 +84,14 @@ def gather(config: TrainConfig, tokenizer: Any) -> Inputs:
         train=prepare(train, fmt, tokenizer, **options),
         evaluation=prepare(held, fmt, tokenizer, **options) if held else None,
         notes=tuple(notes),
-        licence=next((c.licence for c in train if c.licence), None),
+        licence=_licence(train),
     )
+
+
+def _licence(conversations: list[Conversation]) -> str | None:
+    """All licences of the data, since the strictest one binds; None if no conversation states any."""
+    found = {c.licence or NOT_STATED for c in conversations}
+    return None if found == {NOT_STATED} else AND.join(sorted(found))
 
 
 def _leak_notes(config: TrainConfig, train: list[Conversation], held: list[Conversation]) -> list[str]:
@@ -107,18 +114,26 @@ def _tokenizer_for(config: TrainConfig) -> Any:
 
     name = config.model_name_or_path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_path(name), local_files_only=offline())
+        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_place(name), local_files_only=offline())
     except (OSError, ValueError) as err:  # transformers has both for a tokenizer that is not there
         hint = " (offline: HF_HUB_OFFLINE is set)" if offline() else ""
         raise NotFoundError(
             f"Cannot load the tokenizer of '{name}'{hint}; expected a folder with model and tokenizer, a Hugging Face "
-            "name that is in the cache or reachable, or an embedded model."
+            f"name that is in the cache or reachable, or one of {', '.join(EMBEDDED)}.{nearest(name, EMBEDDED)}"
         ) from err
     fmt = formats.make(config.format)
     fresh = [m for m in fmt.markers if m not in tokenizer.get_vocab()]
     if fresh:
         tokenizer.add_special_tokens({"additional_special_tokens": fresh}, replace_extra_special_tokens=False)
     return tokenizer
+
+
+def _tokenizer_place(name: str) -> str:
+    path = Path(resolve_path(name))
+    adapter = path / "adapter_config.json"
+    if adapter.is_file() and not (path / "tokenizer_config.json").is_file():  # an adapter that peft alone has saved
+        return resolve_path(json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path") or str(path))
+    return str(path) if path.is_dir() else name
 
 
 def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple[Any, ...] = ()) -> Run:
@@ -139,15 +154,17 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     checkpoints = folder / "checkpoints"
     metrics = folder / "metrics.jsonl"
     main = int(os.environ.get("RANK", "0")) == 0
-    say(f"model {config.model_name_or_path}")
-    causal = _load_base(config)
-    new_tokens = add_markers(causal, formats.make(config.format).markers)
-    inputs = gather(config, causal.tokenizer)
+    # Data before weights: a slip in a file should not cost the minutes that a model takes to load.
+    inputs = gather(config, _tokenizer_for(config))
     plan = make_plan(config, inputs.train, inputs.evaluation, processes=int(os.environ.get("WORLD_SIZE", "1")))
     say(
         f"data {config.dataset}: {plan.conversations:,} passes for {plan.targets:,} supporter turns, "
         f"{plan.tokens:,} tokens (one by one: {plan.separate_tokens:,}); {plan.steps:,} steps"
     )
+    say(f"model {config.model_name_or_path}")
+    causal = _load_base(config)
+    _check_positions(inputs, causal)
+    new_tokens = add_markers(causal, inputs.fmt.markers)
     if main:
         _prepare_folder(folder, config, causal, inputs, plan)
         _forget_after(metrics, _step_of(resume), end=config.eval_steps is None)
@@ -180,6 +197,9 @@ def _claim(config: TrainConfig) -> tuple[Path, Path | None]:
     resume = to_resume(folder / "checkpoints", config.resume_from_checkpoint)
     if resume is None and (newest(folder / "checkpoints") is not None or (folder / "summary.json").is_file()):
         raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
+    above = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise UserError(f"output_dir is '{folder}', but {above} is a file; choose another.")
     return folder, resume
 
 
@@ -189,6 +209,16 @@ def _load_base(config: TrainConfig) -> CausalModel:
     bf16 = use_bf16(config.precision, on_cpu=not torch.cuda.is_available())
     # A frozen base can be kept in bf16: autocast would round it so anyway at every step.
     return load(config.model_name_or_path, dtype="bfloat16" if bf16 and config.delta != "full" else "float32")
+
+
+def _check_positions(inputs: Inputs, causal: CausalModel) -> None:
+    held = inputs.evaluation.trees if inputs.evaluation else []
+    longest = 1 + max(int(tree.position.max()) for tree in [*inputs.train.trees, *held])
+    if longest > causal.max_length:
+        raise ConfigError(
+            f"A conversation has {longest:,} tokens, but {causal.name} was built for {causal.max_length:,}; "
+            f"set max_length: {causal.max_length} or less."
+        )
 
 
 def _with_delta(config: TrainConfig, causal: CausalModel, new_tokens: tuple[int, ...]) -> Any:
