@@ -42,7 +42,7 @@ class TrainConfig(Settings):
     lr_scheduler_type: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
     ] = "linear"
-    warmup_steps: float = Field(default=10, ge=0, description="steps, or a share of all steps below 1")
+    warmup_steps: float = Field(default=10.0, ge=0, description="steps, or a share of all steps below 1")
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     num_train_epochs: float = Field(default=1.0, gt=0)

@@ -52,18 +52,23 @@ def prepare(
     """Render, merge and count conversations.
 
     Raises:
-        DataError: not one target, or a turn that does not fit (`overlong: error`).
+        DataError: not one target, not one label that the format needs, or a turn that does not fit
+            (`overlong: error`).
     """
+    fmt.check(conversations)
     samples: list[Sample] = []
     wanted = 0
     for conv in conversations:
         wanted += len(fmt.targets(fmt.prepare(conv)))
         samples += fmt.samples(conv, tokenizer, max_length=max_length, keep=keep, overlong=overlong)
+    if wanted and not samples:
+        raise DataError(
+            f"All {wanted:,} supporter turns were left out as longer than max_length = {max_length}; raise max_length."
+        )
     if not samples:
-        needs = f" with labels of {', '.join(fmt.needs)}" if fmt.needs else ""
         raise DataError(
             f"No supporter turn to learn from in {len(conversations)} conversations; format '{fmt.name}' needs "
-            f"turns of role 'assistant'{needs} after a turn of role 'user'."
+            "turns of role 'assistant' after a turn of role 'user'."
         )
     trees = [TokenTree.merge(group) for group in by_conversation(samples)]
     digest = hashlib.sha256()
