@@ -35,7 +35,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)
+bench: $(STAMP) words
 	$(BIN)/python scripts/bench.py
 
 docs: $(STAMP)

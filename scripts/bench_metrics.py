@@ -4,15 +4,18 @@
     python scripts/bench_metrics.py                       # 2,801 invented pairs, where the file is not at hand
     python scripts/bench_metrics.py --no-bert             # what needs no network only
 
-One process, one thread count, the same texts; libraries are imported first, and loading WordNet and the encoder counts
-on both sides. Values are compared per metric; a difference above the tolerance ends with exit code 1.
+One thread count, the same texts, a fresh process for each side; libraries are imported first, and loading WordNet and
+the encoder counts on both sides. Values are compared per metric; a difference above the tolerance ends with exit code
+1.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -87,6 +90,7 @@ def bert(hypotheses: list[str], references: list[str]) -> Values:
 
 
 def timed(run: Callable[[], Values]) -> tuple[Values, float]:
+    """What `run` gives, and its seconds."""
     start = time.perf_counter()
     values = run()
     return values, time.perf_counter() - start
@@ -99,6 +103,8 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=2801)
     parser.add_argument("--no-bert", action="store_true", help="leave BERTScore out on both sides")
     parser.add_argument("--bf16", action="store_true", help="heedful's BERTScore in bfloat16 (values then differ)")
+    parser.add_argument("--side", choices=["peers", "heedful"], help=argparse.SUPPRESS)
+    parser.add_argument("--metrics", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = read(options.file)[0] if options.file else invented(options.limit)
@@ -106,36 +112,71 @@ def main() -> int:
     texts = rows.texts("hypothesis"), rows.texts("reference")
     has_wordnet = find() is not None
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {options.threads} threads"
-    print(f"{len(rows)} pairs ({options.file or 'invented'}), {device}, WordNet {'here' if has_wordnet else 'absent'}")
+    if options.side:
+        print(
+            json.dumps(peers(texts, options, meteor=has_wordnet) if options.side == "peers" else ours(texts, options))
+        )
+        return 0
+    print(f"{len(rows)} pairs ({options.file or 'invented'}), {device}, WordNet {'here' if has_wordnet else 'ABSENT'}")
+    if not has_wordnet:
+        print("  METEOR is left out on both sides: run `make words` (needs Debian's wordnet-base)")
+    theirs = in_own_process("peers")
+    for name, seconds in theirs["seconds"].items():
+        print(f"  {name:12} {seconds:8.2f} s")
+    metrics = list(theirs["values"])
+    mine = in_own_process("heedful", "--metrics", ",".join(metrics))
+    total, seconds = sum(theirs["seconds"].values()), mine["seconds"]["heedful"]
+    print(f"  one after the other {total:.2f} s, heedful {seconds:.2f} s: {total / seconds:.2f} times as fast")
+    return compared(theirs["values"], mine["values"])
 
+
+def peers(texts: tuple[list[str], list[str]], options: argparse.Namespace, *, meteor: bool) -> dict[str, Values]:
+    """Values and seconds of the libraries, one after the other."""
     steps: dict[str, Callable[[], Values]] = {
         "rouge-score": lambda: rouge(*texts),
         "sacrebleu": lambda: bleu(*texts),
-        "NLTK": lambda: nltk(*texts, meteor=has_wordnet),
+        "NLTK": lambda: nltk(*texts, meteor=meteor),
     }
     if not options.no_bert:
         steps["bert-score"] = lambda: bert(*texts)
-    theirs: Values = {}
-    total = 0.0
+    found: dict[str, Values] = {"values": {}, "seconds": {}}
     for name, step in steps.items():
-        values, seconds = timed(step)
-        theirs.update(values)
-        total += seconds
-        print(f"  {name:12} {seconds:8.2f} s")
+        values, found["seconds"][name] = timed(step)
+        found["values"].update(values)
+    return found
 
-    names = ["bertscore_bf16" if options.bf16 and name == "bertscore" else name for name in theirs]
-    fresh = Rows.of(*texts)
-    ours, seconds = timed(
-        lambda: {line.name: line.value or 0.0 for line in score(fresh, metrics=names, bootstrap=0).lines}
-    )
-    print(f"  one after the other {total:.2f} s, heedful {seconds:.2f} s: {total / seconds:.2f} times as fast")
+
+def ours(texts: tuple[list[str], list[str]], options: argparse.Namespace) -> dict[str, Values]:
+    """Values and seconds of heedful's suite, under the names of the libraries' metrics."""
+    wanted = options.metrics.split(",")
+    names = ["bertscore_bf16" if options.bf16 and name == "bertscore" else name for name in wanted]
+    rows = Rows.of(*texts)
+    lines, seconds = timed(lambda: {x.name: x.value or 0.0 for x in score(rows, metrics=names, bootstrap=0).lines})
+    return {
+        "values": {name: lines[mine] for name, mine in zip(wanted, names, strict=True)},
+        "seconds": {"heedful": seconds},
+    }
+
+
+def in_own_process(side: str, *more: str) -> dict[str, Values]:
+    """One side by itself: no file, vocabulary or thread pool that the other one has warmed."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side, *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Values] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def compared(theirs: Values, mine: Values) -> int:
+    """Print values side by side; 1 if one of them is not equal."""
     unequal = []
-    for (name, expected), mine in zip(theirs.items(), names, strict=True):
-        gap = abs(expected - ours[mine])
+    for name, expected in theirs.items():
+        gap = abs(expected - mine[name])
         # Values are x100: 0.01 here is bert-score's 1e-4.
         if gap > (1e-2 if name == "bertscore" else 1e-6):
             unequal.append(name)
-        print(f"  {mine:14} {expected:12.6f} {ours[mine]:12.6f}  difference {gap:.1e}")
+        print(f"  {name:14} {expected:12.6f} {mine[name]:12.6f}  difference {gap:.1e}")
     if unequal:
         print(f"Not equal: {', '.join(unequal)}", file=sys.stderr)
     return 1 if unequal else 0

@@ -61,7 +61,11 @@ def test_run_prints_the_table_and_the_path(place: Path, call: Call) -> None:
     assert code == 0, err
     summary = json.loads(text)
     assert [s["name"] for s in summary["systems"]] == SYSTEMS
-    assert json.loads((place / "one" / "summary.json").read_text("utf-8")) == summary
+    stored = json.loads((place / "one" / "summary.json").read_text("utf-8"))
+    assert stored["examples"]
+    assert summary == {k: v for k, v in stored.items() if k != "examples"}
+    _, text, _ = call(*words, "--json", "--show-text")
+    assert json.loads(text)["examples"] == stored["examples"]
 
 
 def test_a_yaml_file_with_words_on_top(place: Path, call: Call, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from heedful import corpora, formats
 from heedful.cli import main
-from heedful.errors import ConfigError, DataError, HeedfulError, NotFoundError
+from heedful.errors import ConfigError, DataError, HeedfulError, NotFoundError, UserError
 from heedful.evaluation import EvalConfig, Evaluation, evaluate
 from heedful.evaluation.run import settle
 from heedful.models.causal import load
@@ -103,6 +103,14 @@ def replies(folder: Path, name: str = "trained") -> dict[str, str]:
     found = records(folder, name)
     assert len({r["id"] for r in found}) == len(found), "a reply is stored twice"
     return {r["id"]: r["reply"] for r in found}
+
+
+
+
+
+
+TIGHT = 70
+"""Tokens: some turns with their answers fit, some do not."""
 
 
 def due() -> list[str]:
@@ -288,6 +296,41 @@ def kill_after(word: str) -> Any:
             raise Killed
 
     return say
+
+
+def test_in_16_bit_too_a_killed_evaluation_goes_on_with_the_same_words(run: Path, tmp_path: Path) -> None:
+    """There the last digits depend on what else is in a batch, so a batch is written as a whole or not at all."""
+    more: dict[str, Any] = {
+        "dtype": "bfloat16",
+        "branches": 6,
+        "decoding": {"max_new_tokens": 12, "do_sample": True, "top_p": 0.9},
+    }
+    whole = evaluate(quick(run, tmp_path / "whole", **more))
+    with pytest.raises(Killed):
+        evaluate(quick(run, tmp_path / "cut", **more), say=kill_after("trained: replies"))
+    for part in ("traces", "likelihood"):
+        path = tmp_path / "cut" / part / "trained.jsonl"
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        path.write_text("".join([*lines[:1], *lines[2:]]), "utf-8")  # and one reply in the middle is lost
+    again = evaluate(quick(run, tmp_path / "cut", **more))
+    assert replies(tmp_path / "cut") == replies(tmp_path / "whole")
+    assert again.summary["systems"][0]["metrics"] == whole.summary["systems"][0]["metrics"]
+
+
+def test_turns_that_do_not_fit_are_left_out_for_every_system(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="overlong: skip"):
+        evaluate(config(run, tmp_path / "a", max_length=TIGHT))
+    found = evaluate(config(run, tmp_path / "b", max_length=TIGHT, overlong="skip")).summary
+    assert "replies left out: too long" in found["corpus"]["note"]
+    count = found["corpus"]["targets"]
+    assert 0 < count < len(due())
+    assert {s["metrics"]["length"]["n"] for s in found["systems"]} == {count}
+
+
+def test_files_that_hold_words_are_for_their_owner(done: Evaluation) -> None:
+    files = [p for p in done.folder.rglob("*") if p.is_file()]
+    assert len(files) > 5
+    assert not [p.name for p in files if p.stat().st_mode & 0o077]
 
 
 def test_killed_and_cut_evaluation_goes_on_with_the_same_words(run: Path, done: Evaluation, tmp_path: Path) -> None:

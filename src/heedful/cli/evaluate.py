@@ -31,8 +31,9 @@ def eval_group() -> None:
 @click.argument("model")
 @click.argument("overrides", nargs=-1)
 @click.option("--config", type=click.Path(), help="A YAML file of evaluation settings.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def run_command(model: str, overrides: tuple[str, ...], config: str | None, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, without the example dialogues.")
+@click.option("--show-text", is_flag=True, help="With --json: the examples too. They may be a real person's words.")
+def run_command(model: str, overrides: tuple[str, ...], config: str | None, as_json: bool, show_text: bool) -> None:
     """Generate for a split, measure perplexity, score, and write a report. MODEL is a run, a folder or a name.
 
     Run it again after an interruption and it goes on where it stopped.
@@ -47,7 +48,7 @@ def run_command(model: str, overrides: tuple[str, ...], config: str | None, as_j
     command = shlex.join(["heedful", *sys.argv[1:]])
     done = evaluate(settings, say=progress.say, command=command)
     if as_json:
-        click.echo(json.dumps(done.summary))
+        click.echo(json.dumps({k: v for k, v in done.summary.items() if show_text or k != "examples"}))
         return
     console().print(summary_table(done.summary))
     click.echo(f"report: {done.report}")
@@ -59,7 +60,7 @@ def run_command(model: str, overrides: tuple[str, ...], config: str | None, as_j
 @click.option("--metrics", default="lexical", show_default=True, help="Groups or names, separated by commas.")
 @click.option("--system", default="trained", show_default=True, help="Which system of each evaluation.")
 @click.option("--bootstrap", default=1000, show_default=True, help="Draws.")
-@click.option("--seed", default=13, show_default=True)
+@click.option("--seed", default=13, show_default=True, type=click.IntRange(min=0))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare_command(
     first: str, second: str, metrics: str, system: str, bootstrap: int, seed: int, as_json: bool

@@ -28,8 +28,14 @@ from heedful.scoring.published import floors
 @click.option("--reference-column", help="Column of the human replies.")
 @click.option("--context-column", help="Column of the client's words before the reply.")
 @click.option("--cluster-column", help="Column that names the dialogue; dialogues are resampled, not replies.")
-@click.option("--bootstrap", default=1000, show_default=True, help="Draws for 95 % intervals; 0 = none.")
-@click.option("--seed", default=13, show_default=True, help="Seed of the draws.")
+@click.option(
+    "--bootstrap",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Draws for 95 % intervals; 0 = none.",
+)
+@click.option("--seed", default=13, show_default=True, type=click.IntRange(min=0), help="Seed of the draws.")
 @click.option("--floors/--no-floors", "with_floors", default=True, help="Also score one fixed reply and a plain echo.")
 @click.option("--against", type=click.Path(path_type=Path), help="A second file with the same rows: paired tests.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

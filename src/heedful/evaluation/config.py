@@ -43,6 +43,9 @@ class EvalConfig(Settings):
     max_conversations: int | None = Field(default=None, ge=1)
     format: str | dict[str, Any] | None = None
     max_length: int | None = Field(default=None, ge=8)
+    overlong: Literal["error", "skip"] | None = Field(
+        default=None, description="what to do with a turn that does not fit into max_length; default: as the run did"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compare_base: bool = Field(default=True, description="evaluate the run's base model beside it")
     baselines: list[str] = Field(default_factory=lambda: ["fixed_reply", "copy_last_turn", "nearest_reply"])

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from heedful.evaluation.baselines import BASELINES, Place, places
 from heedful.evaluation.config import EvalConfig
 from heedful.evaluation.report import write as write_report
 from heedful.evaluation.summary import System, summarise
-from heedful.evaluation.traces import Records
-from heedful.formats import Format, Sample
+from heedful.evaluation.traces import Records, private
+from heedful.formats import Format, Overlong, Sample
 from heedful.models.causal import CausalModel, add_markers, fingerprint, load
 from heedful.models.forward import SampleLoss, likelihood
 from heedful.models.generate import generate
@@ -59,6 +59,7 @@ class Setting:
     fmt: Format
     max_length: int
     keep: float
+    overlong: Overlong
     folder: Path
     run: dict[str, Any] | None
 
@@ -94,6 +95,7 @@ def settle(config: EvalConfig) -> Setting:
         fmt=formats.make(spec),
         max_length=config.max_length or int((run or {}).get("max_length") or 1024),
         keep=float((run or {}).get("keep_context") or 0.5),
+        overlong=config.overlong or (run or {}).get("overlong") or "error",
         folder=folder,
         run=run,
     )
@@ -109,7 +111,8 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
     begun = time.monotonic()
     conversations = _load(setting, config.split, config.max_conversations)
     prepared = [setting.fmt.prepare(c) for c in conversations]
-    where = [place for c in prepared for place in places(c, setting.fmt.targets(c))]
+    setting.fmt.check(conversations)
+    where = [place for c in prepared for place in places(c, setting.fmt)]
     if not where:
         raise DataError(
             f"Nothing to evaluate: split '{config.split}' of {setting.dataset} has no supporter turn that "
@@ -120,13 +123,14 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
     # Baselines take seconds, so whatever is missing for them is said before hours of generation.
     floors = _baselines(setting, where, data_hash, say)
     systems = _models(setting, conversations, where, data_hash, say) + floors
+    where, systems, note = _common(where, systems)
     say("scores")
     summary = summarise(
         setting.config,
         systems,
         prepared,
         where,
-        corpus=_corpus(setting, len(conversations), len(where), data_hash),
+        corpus={**_corpus(setting, len(conversations), len(where), data_hash), "note": note},
         format_name=setting.fmt.fingerprint,
         run_folder=Path(config.model_name_or_path).expanduser() if setting.run else None,
         seconds=time.monotonic() - begun,
@@ -135,6 +139,28 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
     _write_json(setting.folder / "summary.json", summary)
     write_report(setting.folder / "report.html", summary)
     return Evaluation(folder=setting.folder, summary=summary)
+
+
+def _common(where: list[Place], systems: list[System]) -> tuple[list[Place], list[System], str | None]:
+    """What every system can be asked (`overlong: skip` leaves turns out), so that all are scored on the same places."""
+    due = {p.id for p in where}
+    for system in systems:
+        if system.losses is not None:
+            due &= {loss.id for loss in system.losses}
+    if not due:
+        raise DataError("No turn fits into max_length; raise it.")
+    if len(due) == len(where):
+        return where, systems, None
+    kept = [
+        replace(
+            s,
+            losses=None if s.losses is None else [loss for loss in s.losses if loss.id in due],
+            traces=None if s.traces is None else [t for t in s.traces if t.id in due],
+        )
+        for s in systems
+    ]
+    note = f"{len(where) - len(due):,} of {len(where):,} replies left out: too long for max_length (overlong: skip)"
+    return [p for p in where if p.id in due], kept, note
 
 
 def _load(setting: Setting, split: str | None, limit: int | None) -> list[Conversation]:
@@ -200,10 +226,14 @@ def _model(
     data_hash: str,
     say: Say,
 ) -> System:
+    due = {place.id for place in where}
     samples = [
         s
         for conv in conversations
-        for s in setting.fmt.samples(conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep)
+        for s in setting.fmt.samples(
+            conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep, overlong=setting.overlong
+        )
+        if s.id in due
     ]
     weights = fingerprint(causal)
     dtype = str(next(causal.model.parameters()).dtype).removeprefix("torch.")
@@ -235,11 +265,13 @@ def _likelihood(
 ) -> list[SampleLoss]:
     records = Records(setting.folder / "likelihood" / f"{name}.jsonl", header)
     known = records.open()
-    rest = [s for s in samples if s.id not in known]
     begun, chunk = time.monotonic(), 256
-    for begin in range(0, len(rest), chunk):
-        # Stored by chunk; a conversation at the seam is read twice, which changes nothing but a little time.
-        fresh = [asdict(loss) for loss in likelihood(causal, rest[begin : begin + chunk])]
+    for begin in range(0, len(samples), chunk):
+        # Chunks lie at the same places whatever is known: in 16 bit the last digits depend on the rows of a batch.
+        part = samples[begin : begin + chunk]
+        if all(s.id in known for s in part):
+            continue
+        fresh = [asdict(loss) for loss in likelihood(causal, part) if loss.id not in known]
         records.add(fresh)
         known.update({r["id"]: r for r in fresh})
         say(f"{name}: perplexity {len(known):,}/{len(samples):,} ({time.monotonic() - begun:.0f} s)")
@@ -257,15 +289,19 @@ def _generate(
 ) -> list[Trace]:
     config = setting.config
     decoding = config.decoding.decoding(config.seed)
-    records = Records(setting.folder / "traces" / f"{name}.jsonl", {**header, "decoding": asdict(decoding)})
+    records = Records(
+        setting.folder / "traces" / f"{name}.jsonl",
+        {**header, "decoding": asdict(decoding), "branches": config.branches},
+    )
     known = records.open()
-    rest = [s for s in samples if s.id not in known]
     by_place = {place.id: place for place in where}
     banned = unwritable(setting.fmt, causal.tokenizer)
     begun, tokens = time.monotonic(), 0
-    for batch in generate(causal, rest, decoding, branches=config.branches, banned=banned):
+    for batch in generate(causal, samples, decoding, branches=config.branches, banned=banned, written=frozenset(known)):
         fresh = []
         for made in batch:
+            if made.id in known:
+                continue
             text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
             reply = setting.fmt.parse(text, causal.tokenizer)
             place = by_place[made.id]
@@ -306,7 +342,7 @@ def _baselines(setting: Setting, where: Sequence[Place], data_hash: str, say: Sa
                 "of baselines, or set train_split."
             ) from err
         prepared = [setting.fmt.prepare(c) for c in found]
-        train = [place for c in prepared for place in places(c, setting.fmt.targets(c))]
+        train = [place for c in prepared for place in places(c, setting.fmt)]
         train_hash = _hash(prepared)
     out = []
     for name in names:
@@ -351,5 +387,7 @@ def _baseline(
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
-    scratch.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    scratch.unlink(missing_ok=True)
+    with open(scratch, "w", encoding="utf-8", opener=private) as file:
+        file.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     os.replace(scratch, path)

