@@ -6,7 +6,7 @@
 
 The supervised pass: the same targets, model, LoRA and precision. TRL gets one prompt-completion pair per supporter
 turn, heedful gets the conversations. Both make one optimiser step over all targets from the same weights (LoRA starts
-at zero), so the losses must agree, and they are printed side by side. TRL runs twice: as it comes, and at its best here,
+at zero), so the losses must agree, and they stand side by side. TRL runs twice: as it comes, and at its best here:
 with samples of one length side by side and with the memory setting that heedful makes for itself. The ratio that counts
 is the one against the better of the two. Every side has a process of its own; "computed" counts padding too.
 Without ESConv under HEEDFUL_DATA the embedded corpus `commons` takes its place, and the output says so.
