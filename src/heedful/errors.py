@@ -18,7 +18,8 @@ in a log or a bug report, and the words of a client must not.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 
 
 class HeedfulError(Exception):
@@ -69,6 +70,40 @@ class GateError(HeedfulError, RuntimeError):
     """A check that refused."""
 
     exit_code = 3
+
+
+SHOWN = 20
+"""The longest raw text that a message may quote (see `shown`)."""
+
+
+def shown(value: object) -> str:
+    """A raw value as a message may name it: one token of at most 20 characters is quoted, anything else described.
+
+    Columns get swapped: where a role, label or number is expected there may stand a sentence of a client, and
+    sentences must not reach logs. Every message that names a value out of a file passes it through here.
+
+    >>> shown("asistant"), shown("I cannot sleep"), shown(["a"]), shown(None), shown(5)
+    ("'asistant'", 'a text of 14 characters', 'a list', 'null', '5')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):  # not through its digits: Python refuses to write thousands of them
+        return str(value) if abs(value) < 10**SHOWN else "a long number"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        # "Lo": letters of scripts such as Chinese, where twenty characters without a blank can be a whole sentence.
+        token = 0 < len(value) <= SHOWN and all(
+            c.isprintable() and not c.isspace() and unicodedata.category(c) != "Lo" for c in value
+        )
+        if token:
+            return f"'{value}'"
+        return f"a text of {len(value)} character{'' if len(value) == 1 else 's'}" if value else "an empty text"
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple | set | frozenset) else f"a {type(value).__name__}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,9 +14,10 @@ torch = pytest.importorskip("torch")
 
 from heedful.errors import ConfigError, MissingExtraError, NotFoundError, RunError
 from heedful.formats import encode, make
+from heedful.models import DELTAS, embedded
 from heedful.models import causal as module
-from heedful.models import embedded
 from heedful.models.causal import add_markers, check_dtype, fingerprint, load, resolve_path
+from heedful.models.delta import DeltaSettings, attach
 from heedful.models.embedded import EmbeddedModel, cache_dir, embedded_folder, packaged_file
 from heedful.testing import save_tiny, tiny_model, tiny_tokenizer
 
@@ -94,10 +95,28 @@ def test_names_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         resolve_path(str(tmp_path / "file"))
     assert resolve_path("some-org/some-model") == "some-org/some-model"
     assert resolve_path(str(tmp_path)) == str(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert module.offline()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    assert not module.offline()
+
+
+@pytest.mark.parametrize(
+    ("allow", "hub", "offline", "hint"),
+    [
+        (None, None, True, " (offline: set HEEDFUL_ALLOW_NETWORK=1 to have it fetched)"),
+        ("0", "0", True, " (offline: set HEEDFUL_ALLOW_NETWORK=1 to have it fetched)"),
+        ("1", None, False, ""),
+        ("true", "0", False, ""),
+        ("1", "1", True, " (offline: HF_HUB_OFFLINE is set)"),
+        (None, "1", True, " (offline: HF_HUB_OFFLINE is set)"),
+    ],
+)
+def test_nothing_is_fetched_unless_it_is_allowed(
+    allow: str | None, hub: str | None, offline: bool, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("HEEDFUL_ALLOW_NETWORK", allow), ("HF_HUB_OFFLINE", hub)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert (module.offline(), module.offline_hint()) == (offline, hint)
 
 
 def test_a_hub_name_without_network_says_what_was_expected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +196,47 @@ def test_a_model_with_markers_is_loaded_with_them(tmp_path: Path) -> None:
     loaded = load(str(tmp_path), device="cpu")
     assert loaded.tokenizer.get_vocab() == causal.tokenizer.get_vocab()
     assert torch.equal(logits(loaded.model, [[1, 500, 504]]), logits(causal.model, [[1, 500, 504]]))
+
+
+def padded_run(tmp_path: Path) -> tuple[Path, Any]:
+    """A base whose table has more rows than its tokenizer has entries, a run on it, and the rows it started from."""
+    pytest.importorskip("peft")
+    causal = tiny_model()
+    causal.model.resize_token_embeddings(520, mean_resizing=False)
+    causal.model.save_pretrained(str(tmp_path / "base"))
+    causal.tokenizer.save_pretrained(str(tmp_path / "base"))
+    causal = load(str(tmp_path / "base"), device="cpu")
+    new = add_markers(causal, make("strategy").markers)
+    table = causal.model.get_input_embeddings().weight
+    assert (min(new), max(new), len(table)) == (500, 508, 520)
+    start = table.detach().clone()
+    settings = DeltaSettings(rank=2, new_tokens=new)
+    causal.model = attach(causal.model, DELTAS.get("lora")(settings), name="lora")
+    with torch.no_grad():
+        for name, parameter in causal.model.named_parameters():
+            if "trainable_tokens" in name:
+                parameter += 1.0
+    causal.model.save_pretrained(str(tmp_path / "run"), save_embedding_layers=False)
+    causal.tokenizer.save_pretrained(str(tmp_path / "run"))
+    return tmp_path / "run", start
+
+
+def test_the_base_of_a_run_has_the_rows_that_training_started_from(tmp_path: Path) -> None:
+    """Also where the table was padded: its rows beyond the tokenizer are nothing that was ever written."""
+    run, start = padded_run(tmp_path)
+    bare = load(str(run), device="cpu", adapter=False).model.get_input_embeddings().weight
+    torch.testing.assert_close(bare, start)
+    trained = load(str(run), device="cpu").model.get_input_embeddings()(torch.arange(520)).detach()
+    torch.testing.assert_close(trained[500:509], start[500:509] + 1)
+    torch.testing.assert_close(trained[:500], start[:500])
+
+
+def test_a_base_without_a_tokenizer_is_loaded_as_it_is(tmp_path: Path) -> None:
+    run, _ = padded_run(tmp_path)
+    for path in (tmp_path / "base").glob("*token*"):
+        path.unlink()
+    bare = load(str(run), device="cpu", adapter=False)
+    assert bare.model.get_input_embeddings().num_embeddings == 520
 
 
 def test_fingerprints_tell_weights_apart() -> None:

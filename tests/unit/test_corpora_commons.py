@@ -19,7 +19,9 @@ def labels(**values: str) -> tuple[Label, ...]:
 
 
 def talk(i: int) -> Conversation:
-    seeker = labels(mesc_emotion="fear", hope_act="ID", dmrs_level="0") + labels(risk="denied")
+    seeker = labels(mesc_emotion="fear", hope_act="ID", dmrs_level="0") + labels(
+        risk="thoughts" if i < 10 else "denied"
+    )
     asked = labels(esconv_strategy="Question", hope_act="YNQ", mesc_emotion="neutral")
     closed = labels(esconv_strategy="Others", hope_act="GT", mesc_emotion="neutral")
     turns = (
@@ -63,6 +65,7 @@ def test_the_good_corpus_passes() -> None:
     counts = {c.name: c.found for c in found.counts}
     assert (counts["dialogues"], counts["turns"], counts["problem types"]) == (100, 1_500, 12)
     assert counts["supporter turns on which strategy Question and a question act agree (%)"] == 100
+    assert (counts["dialogues with risk disclosed"], counts["dialogues with any risk label"]) == (10, 100)
     assert any("compared with none" in w for w in found.warnings)
 
 
@@ -72,6 +75,10 @@ def test_the_good_corpus_passes() -> None:
         (GOOD[:99], "dialogues: at least 100 are wanted, found 99."),
         ([replace(c, problem_type="one") for c in GOOD], "problem types: at least 12 are wanted, found 1."),
         ([replace(GOOD[0], split=None), *GOOD[1:]], "1 dialogues have no split."),
+        (
+            [replace(GOOD[0], turns=GOOD[10].turns[:1] + GOOD[0].turns[14:]), *GOOD[1:]],
+            "dialogues with risk disclosed: at least 10 are wanted, found 9.",
+        ),
         (change(0, drop("dmrs_level")), "1 user turns have no dmrs_level label, first c0 turn 0."),
         (change(1, drop("hope_act")), "1 assistant turns have no hope_act label, first c0 turn 1."),
         (
@@ -141,3 +148,14 @@ def test_the_shipped_corpus_keeps_its_own_rules() -> None:
     assert report.ok, report.problems
     assert report.leaks.findings == ()
     assert {c.licence for c in corpora.load("commons")} == {"CC0-1.0"}
+
+
+def test_the_counts_of_the_data_card() -> None:
+    report = corpora.validate("commons")
+    counts = {c.name: c.found for c in report.counts}
+    assert (counts["dialogues with risk disclosed"], counts["dialogues with any risk label"]) == (25, 36)
+
+
+def test_the_example_has_the_source_of_the_labels() -> None:
+    sources = {label.source for c in corpora.load("commons") for turn in c for label in turn.labels}
+    assert {entry["source"] for entry in commons.INFO.example["labels"]} == sources == {"author"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +58,39 @@ def test_shared_id_and_group(clean: list[Conversation]) -> None:
         ("conversation", "leak", ("train", "test")): 1,
         ("group", "leak", ("train", "valid")): 1,
     }
+
+
+def spoken(c: Conversation, *, user: str | None = None, assistant: str | None = None) -> Conversation:
+    who = {"user": user, "assistant": assistant}
+    return replace(c, turns=tuple(replace(turn, speaker_id=who[turn.role]) for turn in c.turns))
+
+
+def test_the_same_help_seeker_is_a_leak_and_the_same_supporter_a_note(clean: list[Conversation]) -> None:
+    rng = random.Random(8)
+    new = [talk(f"x{i}", s, invent(rng, 12), invent(rng, 12)) for i, s in enumerate(("train", "train", "test"))]
+    planted = [
+        spoken(new[0], user="person-7", assistant="helper-2"),
+        spoken(new[1], user="person-8", assistant="helper-2"),
+        spoken(new[2], user="person-7", assistant="helper-2"),
+    ]
+    report = corpora.find_leaks([*clean, *planted])
+    assert kinds([*clean, *planted]) == {
+        ("speaker", "leak", ("train", "test")): 1,
+        ("supporter", "overlap", ("train", "test")): 1,
+    }
+    with pytest.raises(LeakError, match=r"help-seekers \(speaker_id of a user's turn\) in both .*: 1, such as x0 / x2"):
+        report.refuse()
+    report.refuse(known={"speaker train/test": 1})
+    assert "person-7" not in json.dumps(report.to_dict())
+
+
+def test_one_id_for_a_seeker_here_and_a_supporter_there_is_no_leak(clean: list[Conversation]) -> None:
+    rng = random.Random(9)
+    planted = [
+        spoken(talk("x", "train", invent(rng, 12), invent(rng, 12)), user="1"),
+        spoken(talk("y", "test", invent(rng, 12), invent(rng, 12)), assistant="1"),
+    ]
+    assert kinds([*clean, *planted]) == {}
 
 
 def test_near_copy_of_a_conversation(clean: list[Conversation]) -> None:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from corpora_kit import (
+    COUNSEL_ROW,
+    annomi_row,
+    esconv_record,
+    hope_rows,
+    original,
+    psydef_row,
+    write_csv,
+    write_lines,
+)
 
 from heedful import corpora, taxonomy
 from heedful.corpora import counsel_chat, esconv
 from heedful.corpora.base import check_hashes
 from heedful.errors import ConfigError, DataError, LabelError, NotFoundError
 from heedful.types import Conversation
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-
 
 # ------------------------------------------------------------------------------------------------- all corpora
 
@@ -47,11 +42,9 @@ def test_info_is_complete(name: str) -> None:
     assert {t.role for t in example} == {"user", "assistant"}
     assert example.source == name
     # The invented example keeps the rules of the label sets that it shows.
-    for turn in example:
-        for label in turn.labels:
-            assert label.set in info.layers
-            if label.set in taxonomy.names():
-                assert taxonomy.get(label.set).resolve(label.value) == label.value
+    for label in (*example.labels, *(label for turn in example for label in turn.labels)):
+        assert label.set in info.layers
+        assert taxonomy.get(label.set).resolve(label.value) == label.value
 
 
 def test_names_are_frozen() -> None:
@@ -102,46 +95,11 @@ def test_unknown_option_and_split(esconv_folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ ESConv
 
 
-def esconv_record(situation: str, *, strategy: str = "Question") -> dict[str, Any]:
-    return {
-        "emotion_type": "anger",
-        "problem_type": "job crisis",
-        "situation": situation,
-        "dialog": [
-            {"text": "The van broke down again.", "speaker": "usr"},
-            {"text": f"On the way to {situation}?", "speaker": "sys", "strategy": strategy},
-            {"text": "Halfway, in the rain.", "speaker": "usr"},
-        ],
-    }
-
-
 @pytest.fixture
 def esconv_folder(tmp_path: Path) -> Path:
     for split, place in (("train", "the mill"), ("valid", "the quay"), ("test", "the fair")):
         write_lines(tmp_path / "zcj_split" / f"{split}.jsonl", [esconv_record(place)])
     return tmp_path
-
-
-def original(split: str, place: str, final: str | None) -> dict[str, Any]:
-    """The same talk as in the other release: other keys, other white space."""
-    return {
-        "orig_index": 7,
-        "split_zcj_seed13": split,
-        "situation": f" {place}",
-        "survey_score": {
-            "seeker": {
-                "initial_emotion_intensity": "5",
-                "empathy": final and "4",
-                "relevance": None,
-                "final_emotion_intensity": final,
-            }
-        },
-        "dialog": [
-            {"speaker": "seeker", "annotation": {}, "content": "The van broke  down again."},
-            {"speaker": "supporter", "annotation": {"strategy": "Question"}, "content": f"On the way to {place}?"},
-            {"speaker": "seeker", "annotation": {"feedback": "3"}, "content": "Halfway, in the rain.\n"},
-        ],
-    }
 
 
 def test_esconv_reads_splits_and_labels(esconv_folder: Path) -> None:
@@ -155,7 +113,8 @@ def test_esconv_reads_splits_and_labels(esconv_folder: Path) -> None:
     assert [t.role for t in talk] == ["user", "assistant", "user"]
     assert talk.turns[1].label("esconv_strategy") == "Question"
     assert talk.survey == {}
-    assert talk.extra == {"emotion_type": "anger"}
+    assert [(n.set, n.value, n.source) for n in talk.labels] == [("esconv_emotion", "anger", "gold")]
+    assert talk.extra == {}
     assert talk.licence == "CC-BY-NC-4.0"
 
 
@@ -227,124 +186,7 @@ def test_a_packed_file_with_the_right_content_has_the_right_hash(esconv_folder: 
     assert check_hashes(esconv_folder, replace(esconv.INFO, files=files, optional_files={})) == (1, [], [])
 
 
-# -------------------------------------------------------------------------------------------------------- MESC
-
-
-def mesc_row(id: int, i: int, speaker: str, text: str, emotion: str, strategy: str, season: int = 1) -> dict[str, str]:
-    return {
-        "Utterance": text,
-        "Speaker": speaker,
-        "Emotion": emotion,
-        "Strategy": strategy,
-        "Dialogue_ID": str(id),
-        "Utterance_ID": str(i),
-        "Season": str(season),
-        "Episode": "4",
-        "StartTime": "00:00:01,000",
-        "EndTime": "00:00:02,000",
-    }
-
-
-MESC_ROWS = [
-    mesc_row(0, 0, "Client", "I kept the key.", "fear", "undefined"),
-    mesc_row(0, 1, "Client", 'To "his" shed.', "anger", "undefined"),
-    mesc_row(0, 2, "Therapist", "Go on.", "neutral", "Communication Skills"),
-    mesc_row(0, 3, "Therapist", "What is in it?", "joy", "open question"),
-    mesc_row(1, 0, "Therapist", "You are early.", "neutral", "Others", 3),
-    mesc_row(1, 1, "Client", "The bus was.", "neutral", "undefined", 3),
-    mesc_row(2, 0, "Client", "No news.", "sadness", "undefined", 2),
-    mesc_row(2, 1, "Therapist", "None at all?", "neutral", "Open question", 2),
-]
-
-
-def mesc_json(id: int, problem: str) -> dict[str, Any]:
-    rows = [r for r in MESC_ROWS if r["Dialogue_ID"] == str(id)]
-    return {
-        "problem_type": problem,
-        "situation": "She found an old shed.",
-        "dialog": [
-            {
-                # Quotes and blanks differ from the CSV, as in the released files.
-                "text": r["Utterance"].replace('"', "'").replace(" ", "  ") + " The lamp is low.",
-                "speaker": "user" if r["Speaker"] == "Client" else "sys",
-                "emotion": r["Emotion"],
-            }
-            for r in rows
-        ],
-    }
-
-
-@pytest.fixture
-def mesc_folder(tmp_path: Path) -> Path:
-    write_csv(tmp_path / "MESC.csv", MESC_ROWS)
-    (tmp_path / "val.json").write_text(json.dumps([mesc_json(1, "Lateness ")]), encoding="utf-8")
-    (tmp_path / "test.json").write_text(json.dumps([mesc_json(0, "Old  Keys")]), encoding="utf-8")
-    return tmp_path
-
-
-def test_mesc_text_is_clean_and_clues_are_apart(mesc_folder: Path) -> None:
-    test, valid, train = corpora.load("mesc", path=mesc_folder)
-    assert [c.split for c in (test, valid, train)] == ["test", "valid", "train"]
-    assert [t.text for t in test] == ["I kept the key.", 'To "his" shed.', "Go on.", "What is in it?"]
-    assert {t.extra["clues"] for t in test} == {"The lamp is low."}
-    assert "clues" not in train.turns[0].extra
-    assert test.problem_type == "old keys"
-    assert train.problem_type is None
-    assert test.group == "S1E4"
-    assert (valid.extra["season"], valid.extra["episode"]) == (3, 4)
-
-
-def test_mesc_labels(mesc_folder: Path) -> None:
-    talk = corpora.load("mesc", "test", path=mesc_folder)[0]
-    assert [t.label("mesc_emotion") for t in talk] == ["fear", "anger", "neutral", "joy"]
-    assert [t.label("mesc_strategy") for t in talk] == [None, None, "Communication Skills", "Open question"]
-
-
-def test_mesc_pairs_join_runs_and_take_the_last_label(mesc_folder: Path) -> None:
-    by_split = {c.split: c for c in corpora.load("mesc", path=mesc_folder)}
-    (pair,) = corpora.pairs(by_split["test"])
-    assert pair.id == "0/1"
-    assert pair.user is not None
-    assert pair.user.text == 'I kept the key. To "his" shed.'
-    assert pair.user.label("mesc_emotion") == "anger"
-    assert pair.reply.label("mesc_emotion") == "joy"
-    assert len(pair.context) == 1
-    assert corpora.pairs(by_split["valid"]) == []  # the therapist opens and the client has the last word
-    (opening,) = corpora.pairs(by_split["valid"], opening=True)
-    assert opening.user is None
-    assert opening.context.turns == ()
-
-
-def test_mesc_split_file_wins_and_season_split(mesc_folder: Path) -> None:
-    (mesc_folder / "split.json").write_text(json.dumps({"val": [2], "test": [1], "train": [0]}), encoding="utf-8")
-    assert [c.split for c in corpora.load("mesc", path=mesc_folder)] == ["train", "test", "valid"]
-    by_season = corpora.load("mesc", path=mesc_folder, split_by="season")
-    assert [c.split for c in by_season] == ["train", "test", "train"]
-
-
-def test_mesc_json_that_fits_no_dialogue(mesc_folder: Path) -> None:
-    odd = mesc_json(1, "x")
-    odd["dialog"][0]["text"] = "Entirely other words."
-    (mesc_folder / "val.json").write_text(json.dumps([odd]), encoding="utf-8")
-    with pytest.raises(DataError, match=r"val\.json, dialogue 0: expected exactly one dialogue .* found 0"):
-        corpora.load("mesc", path=mesc_folder)
-
-
-def test_mesc_without_any_split(tmp_path: Path) -> None:
-    write_csv(tmp_path / "MESC.csv", MESC_ROWS)
-    with pytest.raises(NotFoundError, match=r"Expected 'split\.json'"):
-        corpora.load("mesc", path=tmp_path)
-
-
 # -------------------------------------------------------------------------------------------------------- HOPE
-
-
-def hope_rows(session: int, acts: list[str], column: str = "Dialog_Act") -> list[dict[str, str]]:
-    texts = ["Shall we begin?", "Yes, please.", "Nope.", "Maybe on Monday."]
-    return [
-        {"ID": f"{session}_{i}", "Type": "T" if i == 0 else "P", "Utterance": texts[i], column: act}
-        for i, act in enumerate(acts)
-    ]
 
 
 def test_hope_normalises_acts_and_keeps_the_raw_ones(tmp_path: Path) -> None:
@@ -449,21 +291,9 @@ def test_empathetic_dialogues(tmp_path: Path) -> None:
     first, _ = corpora.load("empathetic_dialogues", path=tmp_path)
     assert [t.role for t in first] == ["user", "assistant"]
     assert first.turns[1].labels[0].source == "model"
-    assert first.extra["emotion"] == "proud"
+    assert [(n.set, n.value, n.source) for n in first.labels] == [("empathetic_emotion", "proud", "gold")]
+    assert first.extra == {"split_source": "conflict"}
     assert [c.id for c in corpora.load("empathetic_dialogues", path=tmp_path, conflicts="drop")] == ["c2"]
-
-
-COUNSEL_ROW = {
-    "row": "4",
-    "questionID": "2",
-    "questionTitle": "Is it late?",
-    "questionText": "I\u00a0never  learned to swim.",
-    "topic": "fear",
-    "therapist_id": "9",
-    "answerText": "It is not late. Write to me at [email].\nMany learn at sixty!\n\nWarmly,\n[therapist], LMFT",
-    "upvotes": "3",
-    "split": "val",
-}
 
 
 def test_counsel_chat_cleans_answers(tmp_path: Path) -> None:
@@ -491,23 +321,6 @@ def test_counsel_chat_cleans_answers(tmp_path: Path) -> None:
 )
 def test_clean_answer(answer: str, clean: str | None) -> None:
     assert counsel_chat.clean_answer(answer) == (answer if clean is None else clean)
-
-
-def annomi_row(id: int, i: int, who: str, text: str, behaviour: str, talk: str, **more: str) -> dict[str, str]:
-    return {
-        "transcript_id": str(id),
-        "mi_quality": "high" if id == 0 else "low",
-        "video_title": "An invented talk",
-        "video_url": "https://example.org/v1",
-        "topic": "more exercise",
-        "utterance_id": str(i),
-        "interlocutor": who,
-        "timestamp": "00:00:01",
-        "utterance_text": text,
-        "main_therapist_behaviour": behaviour,
-        "client_talk_type": talk,
-        **more,
-    }
 
 
 def test_annomi_simple(tmp_path: Path) -> None:
@@ -544,19 +357,6 @@ def test_annomi_full_keeps_every_annotator(tmp_path: Path) -> None:
         ("annomi_subtype", "question open", "human:1"),
         ("annomi_behaviour", "other", "human:2"),
     ]
-
-
-def psydef_row(**change: Any) -> dict[str, Any]:
-    return {
-        "id": "train_1",
-        "dialogue_id": "D1",
-        "dialogue": [
-            {"speaker": "supporter", "text": "And then?"},
-            {"speaker": "seeker", "text": " Nothing. "},
-        ],
-        "current_text": "Nothing.",
-        "label": 3,
-    } | change
 
 
 def test_psydef_labels_the_last_turn(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from heedful import corpora
 from heedful.corpora.jsonl import write_objects
 from heedful.errors import ConfigError, DataError, LabelError, NotFoundError
-from heedful.types import Conversation, Label, Span, Turn
+from heedful.types import Conversation, Label, Score, Span, Turn
 
 GOOD: dict[str, Any] = {
     "id": "a",
@@ -46,21 +46,46 @@ json_values = st.recursive(
 )
 labels = st.builds(
     Label,
-    set=st.sampled_from(["own_set", "feedback"]),
+    set=st.sampled_from(["own_set", "another_set"]),
     value=words,
     source=st.sampled_from(["gold", "rule", "human:7"]),
     confidence=st.none() | st.floats(0, 1),
     evidence=st.none() | words,
-    span=st.none() | st.builds(lambda a, n: Span(start=a, end=a + n), st.integers(0, 9), st.integers(1, 9)),
+    span=st.none(),
 )
+# Columns that are called like fields must not replace them.
+columns = ["clues", "emotion_type", "extra", "id", "messages", "role", "content", "turns", "labels", "merged", "scores"]
+extras = st.dictionaries(st.sampled_from(columns), json_values, max_size=3)
+scores = st.builds(
+    Score,
+    name=words,
+    value=st.booleans() | st.floats(0, 5) | text,
+    reason=st.none() | words,
+    explanation=st.none() | text,
+    by=st.none() | words,
+    at=st.none() | st.just("2026-11-21T10:30:00+00:00"),
+    turn=st.none() | st.integers(0, 1),
+)
+
+
+def spanned(turn: Turn, cuts: list[tuple[int, int]]) -> Turn:
+    """Labels of `turn` with spans inside its text."""
+    places = [Span(start=min(a, b) % len(turn.text), end=len(turn.text)) for a, b in cuts]
+    return turn.with_labels(*(Label(set="own_set", value="x", span=place) for place in places))
+
+
 turn_of = {
     role: st.builds(
-        Turn,
-        role=st.just(role),
-        text=words,
-        labels=st.lists(labels, max_size=2).map(tuple),
-        speaker_id=st.none() | words,
-        extra=st.dictionaries(st.sampled_from(["clues", "start"]), json_values, max_size=2),
+        spanned,
+        st.builds(
+            Turn,
+            role=st.just(role),
+            text=words,
+            labels=st.lists(labels, max_size=2).map(tuple),
+            speaker_id=st.none() | words,
+            extra=extras,
+        ),
+        st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=1),
     )
     for role in ("user", "assistant")
 }
@@ -77,7 +102,9 @@ conversations = st.builds(
     survey=st.dictionaries(st.sampled_from(["empathy", "relevance"]), st.none() | st.floats(0, 5)),
     labels=st.lists(labels, max_size=2).map(tuple),
     group=st.none() | words,
-    extra=st.dictionaries(st.sampled_from(["emotion_type", "persona"]), json_values, max_size=2),
+    extra=extras,
+    known=st.dictionaries(st.sampled_from(["emotion_type", "persona"]), json_values, max_size=2),
+    scores=st.lists(scores, max_size=2).map(tuple),
 )
 
 
@@ -145,13 +172,23 @@ def test_splits(tmp_path: Path) -> None:
             LabelError,
             "line 2, label of message 1: .*Did you mean 'sadness'",
         ),
-        (GOOD | {"id": "b", "labels": [{"turn": 9, "set": "x", "value": "y"}]}, DataError, "label points to turn 9"),
-        (GOOD | {"id": "b", "survey": 4}, DataError, "line 2: a field has the wrong type"),
-        (GOOD | {"id": "b", "labels": 4}, DataError, "line 2: a field has the wrong type"),
+        (
+            GOOD | {"id": "b", "labels": [{"turn": 9, "set": "x", "value": "y"}]},
+            DataError,
+            "label 0: it points to turn 9, but",
+        ),
+        (
+            GOOD | {"id": "b", "survey": 4},
+            DataError,
+            "line 2: Conversation 'b': 'survey' must be an object, but it is 4",
+        ),
+        (GOOD | {"id": "b", "labels": 4}, DataError, "line 2: Conversation 'b': 'labels' must be a list of objects"),
+        ('{"id": ' + "1" * 5000 + "}", DataError, "line 2: a number has too many digits"),
+        (GOOD | {"id": ["a", "b"]}, DataError, "line 2: Conversation a list: 'id' must be a text"),
         (
             GOOD | {"id": "b", "labels": [{"turn": 0, "set": "x", "value": "y", "confidence": "high"}]},
             DataError,
-            "line 2: a field has the wrong type",
+            "line 2: Conversation 'b', label 0: 'confidence' must be a number, but it is 'high'",
         ),
     ],
 )
@@ -209,6 +246,42 @@ def test_validate_collects(tmp_path: Path) -> None:
     assert "not checked" in report.problems[-1]
     assert {c.name: c.found for c in report.counts} == {"dialogues": 1, "turns": 2, "target turns": 1}
     assert corpora.validate(str(lines(tmp_path / "b.jsonl", GOOD))).ok
+
+
+def test_an_id_of_null_is_no_id(tmp_path: Path) -> None:
+    assert [c.id for c in corpora.load(str(lines(tmp_path / "my.jsonl", GOOD | {"id": None}, GOOD)))] == ["my-1", "a"]
+
+
+def test_a_sentence_in_the_wrong_column_is_never_repeated(tmp_path: Path) -> None:
+    """Columns get swapped: wherever a short sentence lands, the message describes it."""
+    said, swapped = "I am so lonely here", []
+    for key in ("id", "licence", "split", "lang", "group", "source", "survey", "messages", "labels", "scores", "known"):
+        swapped.append(GOOD | {key: said} | ({"id": said} if key != "id" else {"messages": 3}))
+        swapped.append(GOOD | {key: [said]})
+    swapped.append(GOOD | {"messages": [{"role": said, "content": "user"}]})
+    for key in ("turn", "set", "value", "source", "confidence", "evidence", "span", said):
+        swapped.append(GOOD | {"labels": [{"turn": 1, "set": "mesc_emotion", "value": "joy"} | {key: said}]})
+        swapped.append(GOOD | {"labels": [{"turn": 1, "set": "mesc_emotion", "value": "joy"} | {key: [said]}]})
+    for record in swapped:
+        report = corpora.validate(str(lines(tmp_path / "a.jsonl", record, record)))
+        assert "lonely" not in json.dumps(report.to_dict()), record
+        assert report.problems
+
+
+def test_unknown_label_sets_are_named(tmp_path: Path) -> None:
+    entries = [
+        {"turn": 1, "set": "esconv_stategy", "value": "Question"},
+        {"turn": 0, "set": "a set of my own", "value": "x"},
+        {"turn": None, "set": "a set of my own", "value": "y"},
+        {"turn": 1, "set": "esconv_strategy", "value": "Question"},
+    ]
+    report = corpora.validate(str(lines(tmp_path / "a.jsonl", GOOD | {"labels": entries})))
+    assert report.ok
+    assert report.warnings == (
+        "label set a text of 15 characters is not known (2 labels).",
+        "label set 'esconv_stategy' is not known (1 label). Did you mean 'esconv_strategy'?",
+    )
+    assert corpora.validate(str(lines(tmp_path / "b.jsonl", GOOD))).warnings == ()
 
 
 # ----------------------------------------------------------------------------------------------------- writing

@@ -38,10 +38,17 @@ def samples_for(causal: CausalModel, spec: str = "chat") -> list[Sample]:
     return [s for c in conversations(2, seed=9) for s in fmt.samples(c, causal.tokenizer, max_length=4000)]
 
 
+def used(name: str, settings: DeltaSettings) -> DeltaSettings:
+    """`settings` without what the method does not take."""
+    if name in ("ia3", "norms", "bias"):
+        return replace(settings, rank=16, alpha=32)
+    return replace(settings, alpha=32) if name == "vera" else settings
+
+
 def attached(base: Path, name: str, settings: DeltaSettings = SETTINGS, spec: str = "chat") -> CausalModel:
     causal = load(str(base), device="cpu")
     new = add_markers(causal, make(spec).markers)
-    config = DELTAS.get(name)(replace(settings, new_tokens=new))
+    config = DELTAS.get(name)(replace(used(name, settings), new_tokens=new))
     if config is not None:
         causal.model = attach(causal.model, config, name=name)
     return causal
@@ -183,6 +190,25 @@ def test_a_run_that_holds_the_whole_table_is_loaded_too(bases: dict[str, Path], 
 def test_methods_without_rows_refuse_new_tokens(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} cannot train the 2 tokens"):
         DELTAS.get(name)(DeltaSettings(new_tokens=(500, 501)))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("ia3", {"rank": 8}, "delta: ia3 has no rank; remove lora_rank."),
+        ("ia3", {"dropout": 0.1}, "delta: ia3 has no dropout; remove lora_dropout."),
+        ("norms", {"alpha": 8, "rank": 4}, "delta: norms has no rank and no alpha; remove lora_rank and lora_alpha."),
+        ("vera", {"alpha": 8}, "delta: vera has no alpha; remove lora_alpha."),
+        ("bias", {"rank": 4}, "delta: bias has no rank; remove lora_rank."),
+        ("bias", {"dropout": 0.1}, "delta: bias has no dropout; remove lora_dropout."),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(name: str, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DELTAS.get(name)(DeltaSettings(**values))
+    assert str(caught.value) == says
+    DELTAS.get(name)(DeltaSettings())
+    DELTAS.get("vera")(DeltaSettings(rank=4, dropout=0.1))
 
 
 def test_bias_refuses_a_model_without_biases(bases: dict[str, Path]) -> None:

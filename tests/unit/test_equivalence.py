@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from format_specs import SPECS, spec_id
+
 from heedful import corpora
 from heedful.formats import Sample, TokenTree, by_conversation, make, pack
 from heedful.models.causal import CausalModel, add_markers, load
@@ -17,18 +19,7 @@ from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file
 from heedful.models.forward import SampleLoss, likelihood, prediction_logits, predictions, tensors
 from heedful.testing import conversations, tiny_model
 
-SPECS: list[dict[str, Any]] = [
-    {"name": "chat"},
-    {"name": "structured"},
-    {"name": "structured", "use_context": False},
-    {"name": "structured", "use_emotion": False, "emit_emotion": False},
-    {"name": "strategy"},
-    {"name": "strategy", "predict": False},
-    {"name": "qa", "loader": "v1"},
-    {"name": "qa", "loader": "v2"},
-    {"name": "qa", "loader": "shift"},
-]
-every_format = pytest.mark.parametrize("spec", SPECS, ids=lambda s: "-".join(map(str, s.values())))
+every_format = pytest.mark.parametrize("spec", SPECS, ids=spec_id)
 every_kind = pytest.mark.parametrize("kind", ["llama", "gpt2"])
 
 
@@ -170,7 +161,7 @@ def test_logits_are_made_only_where_something_is_predicted() -> None:
 
 @pytest.mark.slow
 @pytest.mark.data("esconv")
-@pytest.mark.parametrize("spec", [SPECS[0], SPECS[1], SPECS[4]], ids=lambda s: s["name"])
+@pytest.mark.parametrize("spec", [{"name": n} for n in ("chat", "structured", "strategy")], ids=spec_id)
 def test_real_conversations_on_a_real_model(spec: dict[str, Any], data_root: Any) -> None:
     """Two ESConv conversations on the embedded 135M model, as the issue promises: fp32, 1e-4 a token."""
     if packaged_file(EMBEDDED[DEFAULT_MODEL]) is None:

@@ -6,12 +6,13 @@ import importlib.util
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from format_specs import SPECS, spec_id
 
 from conftest import needs
 from heedful import formats
@@ -24,7 +25,7 @@ from heedful.evaluation.traces import Records, read_records
 from heedful.models.forward import SampleLoss
 from heedful.scoring import Rows, score
 from heedful.scoring.published import FIXED_REPLY
-from heedful.testing import conversation
+from heedful.testing import conversation, conversations, tiny_tokenizer
 from heedful.types import Trace
 
 
@@ -38,12 +39,26 @@ def place(name: str, last: str | None, reference: str = "I see.") -> Place:
 
 def test_places_hold_the_last_words_of_the_help_seeker() -> None:
     conv = conversation("Hello.", "I lost my keys.", "Oh no.", "Twice.", "Where?", id="k", first="assistant")
-    found = places(conv, [0, 2, 4])
-    assert [p.id for p in found] == ["k/0", "k/2", "k/4"]
+    conv = replace(conv, turns=(conv.turns[0], *conv.turns))
+    found = places(conv, formats.make("chat"))
+    assert [p.id for p in found] == ["k/1", "k/3", "k/5"]
     assert [p.last for p in found] == [None, "I lost my keys.", "Twice."]
     assert [p.reference for p in found] == ["Hello.", "Oh no.", "Where?"]
     assert "keys" not in repr(found)
     assert "Where" not in repr(found)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=spec_id)
+def test_the_reference_of_a_place_is_what_the_format_learns_there(spec: dict[str, Any]) -> None:
+    fmt, tokenizer = formats.make(spec), tiny_tokenizer()
+    for conv in conversations(12, seed=3):
+        samples = {s.id: s for s in fmt.samples(conv, tokenizer, max_length=10_000)}
+        conv = fmt.prepare(conv)
+        found = places(conv, fmt)
+        assert [p.reference for p in found] == [samples[p.id].text for p in found]
+        rest = samples.keys() - {p.id for p in found}  # only what help-seekers say
+        assert all(conv.turns[samples[name].turn].role == "user" for name in rest)
+        assert not rest or spec.get("loader") == "shift"
 
 
 def test_fixed_and_copy() -> None:

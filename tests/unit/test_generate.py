@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from heedful.errors import ConfigError, DataError
 from heedful.formats import Sample, encode, make
 from heedful.models.causal import CausalModel, add_markers, load
-from heedful.models.decoding import Decoding, Written, chooser, stream
+from heedful.models.decoding import Decoding, Step, Written, chooser, stream
 from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file
 from heedful.models.generate import end_ids, generate, prompt_only
 from heedful.testing import conversations, tiny_model
@@ -264,6 +264,14 @@ def test_streaming_tells_every_token_in_order() -> None:
         causal, samples, Decoding(max_new_tokens=8), on_token=lambda name, t: told.setdefault(name, []).append(t)
     )
     assert {n: tuple(t) for n, t in told.items()} == {n: w.tokens for n, w in found.items()}
+
+
+def test_no_word_of_a_reply_is_in_a_repr() -> None:
+    """Ids are words to whoever has the tokenizer."""
+    causal, samples = setup()
+    made = [g for batch in generate(causal, samples[:1], Decoding(max_new_tokens=5)) for g in batch]
+    assert "tokens" not in repr(made)
+    assert repr(Step(parents=(0,), tokens=(4711,))) == "Step(parents=(0,))"
 
 
 def test_targets_are_not_read_and_batches_come_one_by_one() -> None:

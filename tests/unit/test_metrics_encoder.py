@@ -107,6 +107,32 @@ def test_clear_words_when_weights_or_packages_are_missing(tmp_path: Path, monkey
         SentenceEncoder.load("minilm")
 
 
+@pytest.mark.parametrize(("allowed", "local"), [(None, True), ("1", False)])
+def test_the_network_is_asked_only_where_it_is_allowed(
+    allowed: str | None, local: bool, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the environment of whoever uses the library stays as it is."""
+    import transformers
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HEEDFUL_ALLOW_NETWORK", raising=False)
+    if allowed:
+        monkeypatch.setenv("HEEDFUL_ALLOW_NETWORK", allowed)
+    asked = []
+    for kind in (transformers.AutoTokenizer, transformers.AutoModel):
+        real = kind.from_pretrained
+
+        def noted(path: str, real=real, **options):  # type: ignore[no-untyped-def]
+            asked.append(options.get("local_files_only"))
+            return real(path, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", noted)
+    before = dict(os.environ)
+    SentenceEncoder(tiny, device="cpu").encode(TEXTS)
+    assert asked == [local, local]
+    assert dict(os.environ) == before
+
+
 def test_bert_scores_by_hand() -> None:
     east, north = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     special = -np.ones(2)

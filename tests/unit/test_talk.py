@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ torch = pytest.importorskip("torch")
 
 from heedful import formats
 from heedful.errors import DataError, UserError
-from heedful.formats import Format
+from heedful.formats import Format, Sample, encode
+from heedful.models import talk as module
 from heedful.models.causal import CausalModel, add_markers
-from heedful.models.decoding import Decoding
+from heedful.models.decoding import Decoding, Written
+from heedful.models.generate import Generated
 from heedful.models.talk import Talk, _Stream, unwritable
 from heedful.testing import tiny_model, tiny_tokenizer
-from heedful.types import Turn
+from heedful.types import Label, Turn
 
 SENTINEL = "quixotry"
 
@@ -145,6 +148,24 @@ def test_streamed_pieces_joined_are_the_reply(name: str, seed: int) -> None:
         assert "".join(pieces) == reply.text == one.conversation.turns[-1].text
         assert all(pieces)
     assert len(one.conversation) == 4
+
+
+def test_the_next_prompt_holds_the_plan_of_the_last_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in training: without it, a strategy model sees talks of a kind that it has never read."""
+    model, fmt = tiny_model(), formats.make("strategy")
+    add_markers(model, fmt.markers)
+    planned = encode("[Question]What kept you awake?<|im_end|>", model.tokenizer)
+
+    def scripted(causal: CausalModel, samples: list[Sample], *args: Any, **options: Any) -> Iterator[list[Generated]]:
+        yield [Generated(id=samples[0].id, written=Written(tokens=planned, logprobs=(0.0,), finish="stop"))]
+
+    monkeypatch.setattr(module, "generate", scripted)
+    one = talk(model, fmt=fmt)
+    one.say("I slept badly.")
+    assert one.reply().plan == {"esconv_strategy": "Question"}
+    assert one.conversation.turns[-1].labels == (Label(set="esconv_strategy", value="Question", source="model"),)
+    one.say("My exam.")
+    assert "[Question]What kept you awake?" in one.why()["prompt"]
 
 
 SCRIPTS = [

@@ -97,9 +97,9 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown corpus": ({"dataset": "esconf"}, r"Unknown corpus 'esconf'\. Did you mean 'esconv'\? Known: annomi, "),
     "corpus elsewhere": ({"dataset": "hope"}, r"The corpus 'hope' is not here\."),
     "no file": ({"dataset": "nowhere.jsonl"}, r"There is no file 'nowhere\.jsonl'\.$"),
-    "unknown option of a file": ({"dataset_options": {"one_sidd": "keep"}}, r"no option 'one_sidd'\. Known: one_sided"),
+    "unknown option of a file": ({"dataset_options": {"one_sidd": "keep"}}, r"no option 'one_sidd'\. Did you mean 'one_sided'\?"),
     "unknown split": ({"train_split": "trian"}, r"no conversation with split 'trian'\. Did you mean 'train'\?"),
-    "split that is not there": ({"eval_split": "test"}, r"no conversation with split 'test'\..*: train, valid\.$"),
+    "split that is not there": ({"eval_split": "test"}, r"no conversation with split 'test'\..*: 'train', 'valid'\.$"),
     "turn longer than max_length": ({"max_length": 20}, r"'toy-1-0', turn 1: .*max_length = 20 tokens; raise max_len"),
     "all turns longer than max_length": (
         {"max_length": 20, "overlong": "skip"},
@@ -276,7 +276,10 @@ def test_output_dir_that_is_taken(bench: Bench, call: Call, tmp_path: Path) -> N
 
 LATE: dict[str, tuple[dict[str, Any], str]] = {
     "delta of no module": ({"delta": "nowhere:fn"}, r"names the module 'nowhere', which cannot be imported\.$"),
-    "delta without work": ({"delta": "bias"}, r"delta: bias trains bias terms, but this model has none; use lora, "),
+    "delta without work": (
+        {"delta": "bias", "lora_rank": 16, "lora_alpha": 32},
+        r"delta: bias trains bias terms, but this model has none; use lora, ",
+    ),
     "delta and new tokens": (
         {"delta": "ia3", "format": "strategy"},
         r"delta: ia3 cannot train the \d tokens that this format adds",

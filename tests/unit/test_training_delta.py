@@ -23,6 +23,8 @@ from heedful.models.causal import load
 from heedful.models.forward import likelihood
 from heedful.testing import save_tiny
 
+UNUSED: dict[str, Any] = {"lora_rank": 16, "lora_alpha": 32}
+"""The defaults, for methods that have neither rank nor scale and refuse other values."""
 RATES = {"full": 5e-3, "ia3": 0.05, "vera": 0.05, "norms": 0.02, "bias": 0.02}
 CASES = [("llama", name) for name in DELTAS.names() if name != "bias"] + [("gpt2", "bias"), ("gpt2", "lora")]
 
@@ -78,6 +80,7 @@ def test_it_learns_and_anyone_can_open_it(bench: Bench, kind: str, delta: str) -
         lr_scheduler_type="constant",
         max_train_conversations=2,
         max_steps=10,
+        **(UNUSED if delta in ("ia3", "vera", "norms", "bias") else {}),
     )
     curve = losses(run.folder)
     assert len(curve) == 10
@@ -138,7 +141,8 @@ def test_a_run_can_be_trained_further(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"delta": "bias"}, "this model has none"),
+        ({"delta": "bias", **UNUSED}, "this model has none"),
+        ({"delta": "norms"}, "norms has no rank and no alpha; remove lora_rank and lora_alpha"),
         ({"lora_target": ["no_such_layer"]}, "does not fit this model"),
         ({"delta": "ia3", "format": "strategy"}, "cannot train the 9 tokens"),
     ],

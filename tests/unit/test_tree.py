@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from format_specs import SPECS, spec_id
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +117,7 @@ def test_packing_moves_trees_and_changes_none(many: list[list[Sample]]) -> None:
             assert list(packed.position_ids[row, order]) == list(range(len(order)))
 
 
-def visible(packed: Packed, row: int, source: int) -> np.ndarray:  # type: ignore[type-arg]
+def visible(packed: Packed, row: int, source: int) -> np.ndarray:
     if packed.attention is None:
         return np.arange(source + 1)
     return np.flatnonzero(packed.attention[row, source])
@@ -165,9 +168,9 @@ def test_samples_of_one_start_share_a_tree() -> None:
     assert by_conversation([a, b, c, d]) == [[a, c], [b], [d]]
 
 
-@pytest.mark.parametrize("name", ["chat", "structured", "strategy", "qa"])
-def test_trees_of_conversations(name: str) -> None:
-    fmt, tokenizer = make(name), tiny_tokenizer()
+@pytest.mark.parametrize("spec", SPECS, ids=spec_id)
+def test_trees_of_conversations(spec: dict[str, Any]) -> None:
+    fmt, tokenizer = make(spec), tiny_tokenizer()
     if fmt.markers:
         tokenizer.add_special_tokens({"additional_special_tokens": list(fmt.markers)})
     for conv in conversations(6, seed=4):

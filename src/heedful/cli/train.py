@@ -11,7 +11,7 @@ from heedful.cli.output import Progress, training_progress
 from heedful.settings import apply_overrides, check, read_yaml
 from heedful.training.config import TrainConfig
 from heedful.training.plan import Plan
-from heedful.training.run import dry_run, resolved_values, train
+from heedful.training.run import dry_run, is_main, resolved_values, train
 
 
 def read_config(file: str | None, overrides: tuple[str, ...], *, resume: bool) -> TrainConfig:
@@ -45,7 +45,7 @@ def train_command(config: str | None, overrides: tuple[str, ...], dry_run: bool,
         _show_plan(settings, as_json=as_json)
         return
     progress = Progress()
-    run = train(settings, say=progress.say, callbacks=(training_progress(progress),))
+    run = train(settings, say=progress.say, callbacks=(training_progress(progress),) if is_main() else ())
     progress.close()
     if not run.summary:  # a process that is not the first one
         return

@@ -17,6 +17,7 @@ from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, Report
 from heedful.corpora.jsonl import is_jsonl
 from heedful.corpora.leaks import Leak, LeakReport, find_leaks, shared_runs
 from heedful.corpora.messages import iter_jsonl, load_jsonl, validate_file, write_jsonl
+from heedful.corpora.options import check_options
 from heedful.corpora.pairs import Pair, pairs
 from heedful.corpora.table import CORPORA
 from heedful.errors import ConfigError, DataError
@@ -76,15 +77,13 @@ def load(name: str, split: str | None = None, *, path: str | Path | None = None,
     Raises:
         NotFoundError: an unknown name or split, or a corpus that is not here; the message says how to get it.
         DataError: a file that cannot be read as what it claims to be; the message names the place.
-        ConfigError: an option that the corpus does not have.
+        ConfigError: an option that the corpus does not have, or a value that the option does not take.
     """
     if not is_file(name):
         return get(name).load(split, path=path, **options)
     if path is not None:
         raise ConfigError(f"'{name}' is a file already; leave out path.")
-    unknown = [option for option in options if option != "one_sided"]
-    if unknown:
-        raise ConfigError(f"A file of conversations has no option '{unknown[0]}'. Known: one_sided.")
+    check_options(load_jsonl, options, who="A file of conversations")
     return load_jsonl(name, split, **options)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, find_file, need_file, read_csv, read_json
+from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, find_file, gold, need_file, read_csv, read_json
 from heedful.errors import DataError
 from heedful.types import Conversation, Label, Role, Turn
 
@@ -95,7 +95,8 @@ def read(
     path = need_file(folder, f"AnnoMI-{version}.csv")
     sessions: dict[str, dict[int, Turn]] = {}
     heads: dict[str, Mapping[str, str]] = {}
-    for number, row in read_csv(path, columns=COLUMNS):
+    columns = (*COLUMNS, "annotator_id") if version == "full" else COLUMNS
+    for number, row in read_csv(path, columns=columns):
         try:
             index, role = int(row["utterance_id"]), _ROLES[row["interlocutor"]]
         except (ValueError, KeyError) as err:
@@ -107,7 +108,7 @@ def read(
         first = turns.get(index)
         if first is None:
             first = Turn(role=role, text=row["utterance_text"].strip(), extra={"timestamp": row["timestamp"]})
-        turns[index] = first.with_labels(*_labels(row, version))
+        turns[index] = first.with_labels(*_labels(row, version, f"{path}, line {number}"))
     split_of = _splits(folder)
     return [
         Conversation(
@@ -125,12 +126,12 @@ def read(
     ]
 
 
-def _labels(row: Mapping[str, str], version: Version) -> list[Label]:
+def _labels(row: Mapping[str, str], version: Version, where: str) -> list[Label]:
     source = f"human:{row['annotator_id']}" if version == "full" else "gold"
     pairs = [("annomi_behaviour", row["main_therapist_behaviour"]), ("annomi_talk", row["client_talk_type"])]
     if version == "full":
         pairs += [("annomi_subtype", _subtype(kind, row.get(f"{kind}_subtype", "n/a"))) for kind in _SUBTYPES]
-    return [Label(set=name, value=value, source=source) for name, value in pairs if value != "n/a"]
+    return [gold(name, value, where=where, source=source) for name, value in pairs if value != "n/a"]
 
 
 def _subtype(kind: str, value: str) -> str:

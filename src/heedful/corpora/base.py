@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import inspect
 import io
 import json
 import os
@@ -21,7 +20,9 @@ from typing import Any, Literal
 
 from heedful import taxonomy
 from heedful.corpora.leaks import LeakReport, find_leaks
-from heedful.errors import ConfigError, DataError, LabelError, NotFoundError, nearest
+from heedful.corpora.options import check_options, option_names
+from heedful.errors import DataError, HeedfulError, LabelError, NotFoundError, nearest
+from heedful.settings import DATA_VARIABLE, home
 from heedful.types import Conversation, Label
 
 LicenceClass = Literal["CC0", "R", "R*", "NC", "L"]
@@ -168,7 +169,7 @@ class Corpus:
         ask = self.info.gated or f"Get it from {self.info.url}."
         raise NotFoundError(
             f"The corpus '{self.info.name}' is not here. {ask} Then put its folder at "
-            f"{heedful_home() / 'corpora' / self.info.folders[0]}, set HEEDFUL_DATA to the folder above it, "
+            f"{home() / 'corpora' / self.info.folders[0]}, set HEEDFUL_DATA to the folder above it, "
             "or give path=..."
         )
 
@@ -177,16 +178,16 @@ class Corpus:
 
         Raises:
             NotFoundError: the folder, a file or the split does not exist.
-            ConfigError: an option that this corpus does not have.
+            ConfigError: an option that this corpus does not have, or a value that the option does not take.
             DataError: a file is not what it claims to be.
         """
-        self._check_options(options)
+        check_options(self.read, options, who=f"The corpus '{self.info.name}'")
         if split is not None and split not in (self.info.splits or SPLITS):
             raise NotFoundError(
                 f"The corpus '{self.info.name}' has no split '{split}'.{nearest(split, self.info.splits)} "
                 f"Known: {', '.join(self.info.splits) or 'none'}."
             )
-        conversations = self.read(self.require(path), **options)
+        conversations = self._read(self.require(path), **options)
         return conversations if split is None else [c for c in conversations if c.split == split]
 
     def validate(self, *, path: str | Path | None = None) -> Report:
@@ -196,7 +197,7 @@ class Corpus:
         conversations: list[Conversation] = []
         findings = Findings()
         try:
-            conversations = self.read(folder)
+            conversations = self._read(folder)
             findings = self.check(conversations, folder)
         except (DataError, NotFoundError) as err:
             problems.append(str(err))
@@ -221,33 +222,40 @@ class Corpus:
 
     def options(self) -> tuple[str, ...]:
         """Names of the options that `load` takes besides `split` and `path`."""
-        parameters = inspect.signature(self.read).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        return option_names(self.read)
 
-    def _check_options(self, options: Mapping[str, Any]) -> None:
-        known = self.options()
-        for name in options:
-            if name not in known:
-                raise ConfigError(
-                    f"The corpus '{self.info.name}' has no option '{name}'.{nearest(name, known)} "
-                    f"Known: {', '.join(known) or 'none'}."
-                )
+    def _read(self, folder: Path, **options: Any) -> list[Conversation]:
+        """`read`, with every stumble over a damaged file as one sentence."""
+        try:
+            return self.read(folder, **options)
+        except HeedfulError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError) as err:
+            place = _innermost(err)
+            # Without its cause: int("...") and dict["..."] repeat what they were given, which may be a turn.
+        raise DataError(
+            f"A file in '{folder}' is not what the corpus '{self.info.name}' expects ({place}). "
+            f"`heedful data check {self.info.name}` compares the files with the known ones; get them again."
+        )
+
+
+def _innermost(err: BaseException) -> str:
+    """Kind of error and line of code, for the person who has to mend a loader."""
+    trace = err.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}" if trace else "unknown place"
+    return f"{type(err).__name__} in {place}"
 
 
 # ---------------------------------------------------------------------------------------------- places and files
 
 
-def heedful_home() -> Path:
-    """`$HEEDFUL_HOME`, or `~/.heedful`."""
-    value = os.environ.get("HEEDFUL_HOME")
-    return Path(value) if value else Path.home() / ".heedful"
-
-
 def roots() -> tuple[Path, ...]:
     """Folders that hold corpus folders, in the order in which they are searched."""
-    data = os.environ.get("HEEDFUL_DATA")
-    home = heedful_home() / "corpora"
-    return (Path(data), home) if data else (home,)
+    data = os.environ.get(DATA_VARIABLE)
+    own = home() / "corpora"
+    return (Path(data), own) if data else (own,)
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -27,8 +27,9 @@ NEEDED = {
     "user": ("mesc_emotion", "hope_act", "dmrs_level"),
 }
 QUESTION_ACTS = frozenset({"IRQ", "YNQ", "CRQ", "ORQ"})
+DENIED = "denied"
 AGREEMENT = 0.9
-MINIMUM = {"dialogues": 100, "turns": 1_400, "problem types": 12, "dialogues with risk": 10}
+MINIMUM = {"dialogues": 100, "turns": 1_400, "problem types": 12, "dialogues with risk disclosed": 10}
 
 INFO = CorpusInfo(
     name="commons",
@@ -56,12 +57,12 @@ INFO = CorpusInfo(
             {"role": "assistant", "content": "Who is waiting for the rolls, and do they know yet?"},
         ],
         "labels": [
-            {"turn": 0, "set": "mesc_emotion", "value": "fear", "source": "gold"},
-            {"turn": 0, "set": "hope_act", "value": "ID", "source": "gold"},
-            {"turn": 0, "set": "dmrs_level", "value": "0", "source": "gold"},
-            {"turn": 1, "set": "esconv_strategy", "value": "Question", "source": "gold"},
-            {"turn": 1, "set": "hope_act", "value": "IRQ", "source": "gold"},
-            {"turn": 1, "set": "mesc_emotion", "value": "neutral", "source": "gold"},
+            {"turn": 0, "set": "mesc_emotion", "value": "fear", "source": "author"},
+            {"turn": 0, "set": "hope_act", "value": "ID", "source": "author"},
+            {"turn": 0, "set": "dmrs_level", "value": "0", "source": "author"},
+            {"turn": 1, "set": "esconv_strategy", "value": "Question", "source": "author"},
+            {"turn": 1, "set": "hope_act", "value": "IRQ", "source": "author"},
+            {"turn": 1, "set": "mesc_emotion", "value": "neutral", "source": "author"},
         ],
         "persona": "woman, 40s, baker",
         "outcome": "some-relief",
@@ -90,14 +91,17 @@ def validate_commons(conversations: Sequence[Conversation], folder: Path) -> Fin
     `folder` is not read: everything that is checked stands in the conversations.
     """
     turns = [(c, i, t) for c in conversations for i, t in enumerate(c.turns)]
-    risky = {c.id for c, _, t in turns if t.values("risk")}
+    # A denial is an answer to a question, and discloses nothing.
+    labelled = {c.id for c, _, t in turns if t.values("risk")}
+    disclosed = {c.id for c, _, t in turns if set(t.values("risk")) - {DENIED}}
     found = {
         "dialogues": len(conversations),
         "turns": len(turns),
         "problem types": len({c.problem_type for c in conversations if c.problem_type}),
-        "dialogues with risk": len(risky),
+        "dialogues with risk disclosed": len(disclosed),
     }
     counts = [Count(name=name, found=n) for name, n in found.items()]
+    counts.append(Count(name="dialogues with any risk label", found=len(labelled)))
     splits = Counter(c.split for c in conversations)
     counts += [Count(name=f"{split} dialogues", found=splits[split]) for split in INFO.splits]
     problems = [

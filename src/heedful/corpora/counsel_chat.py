@@ -99,6 +99,8 @@ def read(folder: Path, *, text: Literal["clean", "raw"] = "clean") -> list[Conve
     for number, row in read_csv(path, columns=COLUMNS):
         if row["split"] not in _SPLITS:
             raise DataError(f"{path}, line {number}: split must be one of {', '.join(_SPLITS)}.")
+        if not re.fullmatch(r"\d*", row["upvotes"].strip()):
+            raise DataError(f"{path}, line {number}: upvotes must be a whole number or empty.")
         question = _blanks(row["questionText"]) or _blanks(row["questionTitle"])
         answer = _blanks(row["answerText"])
         if text == "clean":
@@ -121,7 +123,7 @@ def _conversation(row: Mapping[str, str], question: str, answer: str) -> Convers
         situation=_blanks(row["questionTitle"]) or None,
         problem_type=row["topic"] or None,
         group=f"question-{row['questionID']}",
-        extra={"therapist_id": row["therapist_id"], "upvotes": int(row["upvotes"] or 0)},
+        extra={"therapist_id": row["therapist_id"], "upvotes": int(row["upvotes"].strip() or 0)},
     )
 
 

@@ -4,8 +4,9 @@ Source: Rashkin et al., *Towards Empathetic Open-domain Conversation Models*, AC
 Non-commercial.
 
 Reads the repacked file `ed_dialogues_with_split.jsonl` (24,856 dialogues). Its split was recovered from derived sets
-and differs a little from the official one (19,533 / 2,770 / 2,547). `auto_label` is the output of a classifier with 41
-classes, not gold, so it becomes a label of set `empathetic_intents` with source `model`.
+and differs a little from the official one (19,533 / 2,770 / 2,547). The speaker's emotion is a label of the
+conversation (set `empathetic_emotion`). `auto_label` is the output of a classifier with 41 classes, not gold, so it
+becomes a label of set `empathetic_intents` with source `model`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, need_file
+from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, gold, need_file
 from heedful.corpora.jsonl import read_objects
 from heedful.errors import DataError
-from heedful.types import Conversation, Label, Role, Turn
+from heedful.types import Conversation, Role, Turn
 
 FILE = "ed_dialogues_with_split.jsonl"
 _ROLES: Mapping[str, Role] = {"user": "user", "listener": "assistant"}
@@ -34,7 +35,7 @@ INFO = CorpusInfo(
     citation="Rashkin et al. (2019). Towards Empathetic Open-domain Conversation Models. ACL. arXiv 1811.00207.",
     splits=("train", "valid", "test"),
     gated=None,
-    layers=("empathetic_intents",),
+    layers=("empathetic_emotion", "empathetic_intents"),
     folders=("empathetic_dialogues",),
     files={FILE: "3d3158392a7b701a4daefa49b37df21352c67f96fa4f42fd914e563d04b26c13"},
     example={
@@ -46,8 +47,10 @@ INFO = CorpusInfo(
             {"role": "user", "content": "Somebody left soup on my step and did not even ring."},
             {"role": "assistant", "content": "What a quiet kindness. Do you know who it was?"},
         ],
-        "labels": [{"turn": 0, "set": "empathetic_intents", "value": "grateful", "source": "model"}],
-        "emotion": "grateful",
+        "labels": [
+            {"turn": None, "set": "empathetic_emotion", "value": "grateful", "source": "gold"},
+            {"turn": 0, "set": "empathetic_intents", "value": "grateful", "source": "model"},
+        ],
         "split_source": "situation",
     },
 )
@@ -70,7 +73,7 @@ def read(folder: Path, *, conflicts: Literal["keep", "drop"] = "keep") -> list[C
         if conflicts == "drop" and record.get("split_source") == "conflict":
             continue
         try:
-            conversations.append(_conversation(record))
+            conversations.append(_conversation(record, f"{path}, line {number}"))
         except (KeyError, TypeError, AttributeError) as err:
             raise DataError(
                 f"{path}, line {number}: not a record of EmpatheticDialogues; a field is missing or has the wrong type."
@@ -78,12 +81,14 @@ def read(folder: Path, *, conflicts: Literal["keep", "drop"] = "keep") -> list[C
     return conversations
 
 
-def _conversation(record: Mapping[str, Any]) -> Conversation:
+def _conversation(record: Mapping[str, Any], where: str) -> Conversation:
+    if record["split"] not in INFO.splits:
+        raise DataError(f"{where}: split must be one of {', '.join(INFO.splits)}.")
     turns = tuple(
         Turn(
             role=_ROLES[u["role"]],
             text=u["text"],
-            labels=(Label(set="empathetic_intents", value=u["auto_label"], source="model"),)
+            labels=(gold("empathetic_intents", u["auto_label"], where=where, source="model"),)
             if u.get("auto_label")
             else (),
         )
@@ -96,7 +101,8 @@ def _conversation(record: Mapping[str, Any]) -> Conversation:
         licence=INFO.licence,
         split=record["split"],
         situation=record["situation"],
-        extra={"emotion": record["emotion"], "split_source": record["split_source"]},
+        labels=(gold("empathetic_emotion", record["emotion"], where=where),),
+        extra={"split_source": record["split_source"]},
     )
 
 
@@ -106,7 +112,7 @@ def check(conversations: Sequence[Conversation], folder: Path) -> Findings:
     counts = [Count(name=f"{split} dialogues", found=splits[split], expected=n) for split, n in _EXPECTED.items()]
     counts += [
         Count(name="utterances", found=sum(map(len, conversations)), expected=107_247),
-        Count(name="emotions", found=len({c.extra["emotion"] for c in conversations}), expected=32),
+        Count(name="emotions", found=len({n.value for c in conversations for n in c.labels}), expected=32),
         Count(
             name="dialogues whose split is disputed",
             found=sum(c.extra["split_source"] == "conflict" for c in conversations),

@@ -3,6 +3,8 @@
 Source: Liu et al., *Towards Emotional Support Dialog Systems*, ACL 2021 (arXiv 2106.01144). Split: `codes_zcj` of the
 released code, `random.seed(13)`, 15 % valid, 15 % test. Non-commercial; academic use only.
 
+The emotion that the seeker chose before the chat is a label of the conversation (set `esconv_emotion`).
+
 Needs `zcj_split/{train,valid,test}.jsonl`. With `ESConv_reconstructed.json` beside it, seeker feedback (label set
 `feedback`, "1" to "5") and the closing survey are joined in, by equal situation and equal turns within the split; the
 two files hold the talks in different order. 150 seekers did not finish the survey: their scores are None.
@@ -18,7 +20,7 @@ from typing import Any, Literal
 from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, find_file, gold, need_file, read_json
 from heedful.corpora.jsonl import read_objects
 from heedful.errors import DataError
-from heedful.types import Conversation, Label, Role, Turn
+from heedful.types import Conversation, Role, Turn
 
 SURVEY = ("initial_emotion_intensity", "final_emotion_intensity", "empathy", "relevance")
 _ROLES: Mapping[str, Role] = {
@@ -45,7 +47,7 @@ INFO = CorpusInfo(
     citation="Liu et al. (2021). Towards Emotional Support Dialog Systems. ACL. arXiv 2106.01144.",
     splits=("train", "valid", "test"),
     gated=None,
-    layers=("esconv_strategy", "feedback"),
+    layers=("esconv_strategy", "feedback", "esconv_emotion"),
     folders=("esconv",),
     files={
         "zcj_split/train.jsonl": "3479656501c3469a4ba1a70eda7f04621b02e39b01482515f5f254e0f14434d4",
@@ -70,8 +72,8 @@ INFO = CorpusInfo(
         "labels": [
             {"turn": 0, "set": "feedback", "value": "4", "source": "gold"},
             {"turn": 1, "set": "esconv_strategy", "value": "Question", "source": "gold"},
+            {"turn": None, "set": "esconv_emotion", "value": "anxiety", "source": "gold"},
         ],
-        "emotion_type": "anxiety",
     },
 )
 
@@ -114,11 +116,8 @@ def _conversation(
         labels = [gold("esconv_strategy", turn["strategy"], where=where)] if turn.get("strategy") else []
         feedback = twin["dialog"][i]["annotation"].get("feedback") if twin else None
         if feedback is not None:
-            labels.append(Label(set="feedback", value=str(feedback)))
+            labels.append(gold("feedback", str(feedback), where=where))
         turns.append(Turn(role=_ROLES[turn["speaker"]], text=turn["text"], labels=tuple(labels)))
-    extra = {"emotion_type": record["emotion_type"]}
-    if twin:
-        extra["orig_index"] = twin["orig_index"]
     return Conversation(
         id=f"{split}-{index:04d}",
         turns=tuple(turns),
@@ -127,14 +126,20 @@ def _conversation(
         split=split,
         situation=record["situation"],
         problem_type=record["problem_type"],
-        survey=_survey(twin) if twin else {},
-        extra=extra,
+        known={"emotion_type": record["emotion_type"]},
+        survey=_survey(twin, where) if twin else {},
+        labels=(gold("esconv_emotion", record["emotion_type"], where=where),),
+        extra={"orig_index": twin["orig_index"]} if twin else {},
     )
 
 
-def _survey(record: Mapping[str, Any]) -> dict[str, float | None]:
+def _survey(record: Mapping[str, Any], where: str) -> dict[str, float | None]:
     scores = record["survey_score"]["seeker"]
-    return {name: float(scores[name]) if scores.get(name) is not None else None for name in SURVEY}
+    try:
+        return {name: float(scores[name]) if scores.get(name) is not None else None for name in SURVEY}
+    except ValueError:
+        # Without its cause, which repeats the value.
+        raise DataError(f"{where}: each score of the survey must be a number or null.") from None
 
 
 def _key(split: str, situation: str, texts: Sequence[str]) -> tuple[str, ...]:
@@ -160,7 +165,7 @@ def _read_failed(path: Path) -> list[Conversation]:
             for turn in record["dialog"]:
                 note = turn["annotation"]
                 labels = [gold("esconv_strategy", note["strategy"], where=where)] if note.get("strategy") else []
-                labels += [Label(set="feedback", value=str(note["feedback"]))] if note.get("feedback") else []
+                labels += [gold("feedback", str(note["feedback"]), where=where)] if note.get("feedback") else []
                 turns.append(Turn(role=_ROLES[turn["speaker"]], text=turn["content"].strip(), labels=tuple(labels)))
             conversations.append(
                 Conversation(
@@ -170,8 +175,9 @@ def _read_failed(path: Path) -> list[Conversation]:
                     licence=INFO.licence,
                     situation=record["situation"],
                     problem_type=record["problem_type"],
-                    survey=_survey(record),
-                    extra={"emotion_type": record["emotion_type"], "experience_type": record.get("experience_type")},
+                    survey=_survey(record, where),
+                    labels=(gold("esconv_emotion", record["emotion_type"], where=where),),
+                    known={"emotion_type": record["emotion_type"], "experience_type": record.get("experience_type")},
                 )
             )
         except (KeyError, TypeError, AttributeError) as err:

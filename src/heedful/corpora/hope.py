@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, read_csv
-from heedful.errors import DataError, NotFoundError
+from heedful.errors import DataError, NotFoundError, shown
 from heedful.taxonomy import hope, normalise
 from heedful.types import Conversation, Label, Role, Turn
 
@@ -52,7 +52,7 @@ INFO = CorpusInfo(
     splits=("train", "valid", "test"),
     gated="The full set is given out on request: fill in the form linked in the README of "
     "github.com/LCS2-IIITD/SPARTA_WSDM2022; eight sample sessions lie open there.",
-    layers=("hope_act",),
+    layers=("hope_act", "hope_act_merged"),
     folders=("hope", "hope_samples"),
     optional_files=_SAMPLES,
     example={
@@ -159,7 +159,8 @@ def _divide(sessions: Sequence[str], seed: int) -> dict[str, str]:
 def check(conversations: Sequence[Conversation], folder: Path) -> Findings:
     """Sessions, utterances and raw acts; against the known numbers where the folder holds the eight samples."""
     turns = [t for c in conversations for t in c.turns]
-    raw = Counter(normalise(str(t.extra["act_raw"])) for t in turns)
+    # Only known strings are listed by name: in a file with swapped columns the others are what people said.
+    raw = Counter(_first_act(t) for t in turns if t.extra["act_known"])
     samples = {c.id for c in conversations} == {name.removesuffix(".csv") for name in _SAMPLES}
     wanted = _SAMPLE_ACTS if samples else {}
     counts = [
@@ -178,11 +179,18 @@ def check(conversations: Sequence[Conversation], folder: Path) -> Findings:
         Count(name="yes or no decided by rule", found=by_rule),
         Count(name="utterances without an act", found=sum(t.label("hope_act") is None for t in turns)),
     ]
-    strange = Counter(str(t.extra["act_raw"]) for t in turns if not t.extra["act_known"])
-    warnings = [f"Unknown act '{act}' on {n} utterances; left without an act." for act, n in strange.most_common(20)]
+    strange = Counter(shown(str(t.extra["act_raw"]).strip()) for t in turns if not t.extra["act_known"])
+    warnings = [f"Unknown act {act} on {n} utterances; left without an act." for act, n in strange.most_common(20)]
+    if len(strange) > 20:
+        warnings.append(f"{len(strange) - 20} more unknown acts. Is the act column swapped with another one?")
     if samples:
         warnings.append("These are the eight public samples; nothing measured on them is a benchmark.")
     return Findings(counts=tuple(counts), warnings=tuple(warnings))
+
+
+def _first_act(turn: Turn) -> str:
+    """The part of the cell that counts (see `hope.normalise_act`), as compared."""
+    return normalise(re.split(r"[,/]", str(turn.extra["act_raw"]))[0])
 
 
 HOPE = Corpus(info=INFO, read=read, check=check)

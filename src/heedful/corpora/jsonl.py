@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from heedful.errors import DataError, NotFoundError
+from heedful.errors import DataError, NotFoundError, shown
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -60,6 +60,10 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(
             f"{where}, column {err.colno}: not valid JSON ({err.msg}). Each line must hold one JSON object."
         ) from err
+    except DataError:  # from _no_constant; it is a ValueError too
+        raise
+    except ValueError as err:
+        raise DataError(f"{where}: a number has too many digits to be read.") from err
     except RecursionError as err:
         raise DataError(f"{where}: the JSON is nested too deeply. Each line must hold one flat record.") from err
     if not isinstance(value, dict):
@@ -109,7 +113,7 @@ def _write_lines(stream: gzip.GzipFile | io.BufferedWriter, objects: Iterable[Ma
         except (TypeError, ValueError) as err:
             # The text of the error may quote the object, so it stays out of the message.
             raise DataError(
-                f"Record {count + 1} (id '{item.get('id', '?')}') cannot be written as JSON: it holds a value that "
+                f"Record {count + 1} (id {shown(item.get('id'))}) cannot be written as JSON: it holds a value that "
                 "is no text, number, list or object, or a broken character."
             ) from err
         stream.write(line + b"\n")

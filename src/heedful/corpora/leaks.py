@@ -1,8 +1,8 @@
 """Does the same talk, person or text stand on both sides of a split?
 
-A *leak* makes a test result worthless: a shared conversation, group (speaker, video, question) or a near-copy of a
-whole conversation. An *overlap* is worth knowing and often unavoidable: a reply or a situation said twice.
-Findings name ids, never text.
+A *leak* makes a test result worthless: a shared conversation, group (video, question), help-seeker (`speaker_id` of a
+user's turn) or a near-copy of a whole conversation. An *overlap* is worth knowing and often unavoidable: a reply or a
+situation said twice, the same supporter. Findings name ids of conversations, never text and never a person's id.
 
 Near-copies: Jaccard similarity of 5-word shingles >= 0.8, found exactly with prefix filtering (Chaudhuri, Ganti and
 Kaushik 2006): two sets that similar share an element among the rarest n - ceil(0.8 n) + 1 of each.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from heedful.errors import LeakError
-from heedful.types import Conversation
+from heedful.types import Conversation, Role
 
 SHINGLE_WORDS = 5
 SIMILARITY = 0.8
@@ -28,7 +28,9 @@ NEAR_WORDS = 20
 """Texts shorter than this are compared for equality only: one changed word moves their similarity too far."""
 EXAMPLES = 5
 
-Kind = Literal["conversation", "group", "near-copy", "situation", "near-situation", "turn", "stock"]
+Kind = Literal[
+    "conversation", "group", "speaker", "near-copy", "supporter", "situation", "near-situation", "turn", "stock"
+]
 Level = Literal["leak", "overlap"]
 _WORD = re.compile(r"\w+(?:'\w+)*")
 
@@ -37,8 +39,8 @@ _WORD = re.compile(r"\w+(?:'\w+)*")
 class Leak:
     """One kind of thing found on both sides.
 
-    `count` is the number of distinct things (ids, groups, texts, pairs of near-copies); `examples` holds up to 5 pairs
-    of conversation ids.
+    `count` is the number of distinct things (ids, groups, people, texts, pairs of near-copies); `examples` holds up to
+    5 pairs of conversation ids.
     """
 
     kind: Kind
@@ -56,7 +58,9 @@ class Leak:
         what = {
             "conversation": "conversation ids",
             "group": "groups (speaker, video, question)",
+            "speaker": "help-seekers (speaker_id of a user's turn)",
             "near-copy": "pairs of near-equal conversations",
+            "supporter": "supporters (speaker_id of an assistant's turn)",
             "situation": "equal situation texts",
             "near-situation": "pairs of near-equal situation texts",
             "turn": f"equal turns of {TURN_WORDS} words or more",
@@ -134,13 +138,19 @@ def find_leaks(conversations: Sequence[Conversation]) -> LeakReport:
     findings = [
         *_shared(placed, lambda c: [c.id], "conversation", "leak"),
         *_shared(placed, lambda c: [c.group] if c.group else [], "group", "leak"),
+        *_shared(placed, lambda c: _speakers(c, "user"), "speaker", "leak"),
         *_near(placed, lambda c: " ".join(t.text for t in c.turns), "near-copy", "leak"),
+        *_shared(placed, lambda c: _speakers(c, "assistant"), "supporter", "overlap"),
         *_shared(placed, _situation_key, "situation", "overlap"),
         *_near(placed, lambda c: c.situation or "", "near-situation", "overlap"),
         *_shared(placed, _turn_keys, "turn", "overlap"),
         *_shared(placed, _stock_keys, "stock", "overlap"),
     ]
     return LeakReport(findings=tuple(findings), conversations=len(placed), turns=turns)
+
+
+def _speakers(conversation: Conversation, role: Role) -> set[str]:
+    return {turn.speaker_id for turn in conversation.turns if turn.role == role and turn.speaker_id}
 
 
 def _situation_key(conversation: Conversation) -> list[Hashable]:

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from heedful import taxonomy
 from heedful.corpora.base import Count, Report
 from heedful.corpora.jsonl import read_objects, write_objects
 from heedful.corpora.leaks import find_leaks
-from heedful.errors import DataError, LabelError, NotFoundError, nearest
+from heedful.errors import DataError, LabelError, NotFoundError, nearest, shown
 from heedful.types import Conversation, Label
 
 OneSided = Literal["error", "keep"]
@@ -58,7 +59,7 @@ def load_jsonl(path: str | Path, split: str | None = None, *, one_sided: OneSide
         known = sorted({c.split for c in conversations if c.split})
         raise NotFoundError(
             f"{path} has no conversation with split '{split}'.{nearest(split, known)} "
-            f"Splits in the file: {', '.join(known) or 'none'}."
+            f"Splits in the file: {', '.join(map(shown, known)) or 'none'}."
         )
     return chosen
 
@@ -74,7 +75,10 @@ def write_jsonl(path: str | Path, conversations: Iterable[Conversation]) -> int:
 
 
 def validate_file(path: str | Path) -> Report:
-    """Check a file of conversations line by line; problems are collected, not raised, except a missing file."""
+    """Check a file of conversations line by line; problems are collected, not raised, except a missing file.
+
+    Label sets that the taxonomy does not know are allowed, and a warning names them: they may be misspelt.
+    """
     conversations: list[Conversation] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
@@ -108,8 +112,17 @@ def validate_file(path: str | Path) -> Report:
         files_ok=0,
         leaks=leaks,
         problems=tuple(problems),
-        warnings=tuple(f.sentence() for f in leaks.overlaps),
+        warnings=(*_unknown_sets(conversations), *(f.sentence() for f in leaks.overlaps)),
     )
+
+
+def _unknown_sets(conversations: Sequence[Conversation]) -> Iterator[str]:
+    """One sentence for each label set that the taxonomy does not have."""
+    known = taxonomy.names()
+    layers = [labels for c in conversations for labels in (c.labels, *(turn.labels for turn in c.turns))]
+    counts = Counter(label.set for labels in layers for label in labels if label.set not in known)
+    for name, n in sorted(counts.items()):
+        yield f"label set {shown(name)} is not known ({n} label{'' if n == 1 else 's'}).{nearest(name, known)}"
 
 
 def _conversation(
@@ -118,26 +131,24 @@ def _conversation(
     where = f"{path}, line {number}"
     try:
         conversation = Conversation.from_dict(record)
-    except (DataError, TypeError, ValueError) as err:
-        # TypeError and ValueError come from fields of the wrong kind (a number where an object belongs).
-        detail = str(err) if isinstance(err, DataError) else "a field has the wrong type."
-        raise DataError(f"{where}: {detail}") from err
+    except DataError as err:
+        raise DataError(f"{where}: {err}") from err
     if not conversation.id:
         conversation = replace(conversation, id=f"{path.name.split('.')[0]}-{number}")
     if conversation.id in seen:
         raise DataError(
-            f"{where}: the id '{conversation.id}' was used before, in line {seen[conversation.id]}. "
+            f"{where}: the id {shown(conversation.id)} was used before, in line {seen[conversation.id]}. "
             "Each conversation needs an id of its own."
         )
     seen[conversation.id] = number
+    name = shown(conversation.id)
     roles = {turn.role for turn in conversation.turns if turn.text.strip()}
     if not roles & {"user", "assistant"}:
-        raise DataError(f"{where}: the conversation '{conversation.id}' is empty. Remove the line.")
+        raise DataError(f"{where}: the conversation {name} is empty. Remove the line.")
     if one_sided == "error" and not roles >= {"user", "assistant"}:
         absent = "assistant" if "user" in roles else "user"
         raise DataError(
-            f"{where}: the conversation '{conversation.id}' has no '{absent}' message. "
-            "Complete it, or load with one_sided='keep'."
+            f"{where}: the conversation {name} has no '{absent}' message. Complete it, or load with one_sided='keep'."
         )
     return _canonical(conversation, where)
 

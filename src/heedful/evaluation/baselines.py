@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from heedful.formats import Format
 from heedful.models.encoder import SentenceEncoder
 from heedful.registry import Registry
 from heedful.scoring.published import FIXED_REPLY
@@ -45,13 +46,15 @@ class Place:
 Replies = list[str | None]
 
 
-def places(conv: Conversation, targets: Sequence[int]) -> list[Place]:
-    """The places of one conversation, given its target turns."""
+def places(conv: Conversation, fmt: Format) -> list[Place]:
+    """The places of a prepared conversation where `fmt` has the supporter reply, with that reply as the reference."""
     out = []
-    for index in targets:
+    for index in fmt.targets(conv):
+        turn = fmt.target_turn(conv, index)
+        if turn.role != "assistant":
+            continue  # some formats also learn what help-seekers say; nobody is judged by that
         said = next((t.text for t in reversed(conv.turns[:index]) if t.role == "user"), None)
-        reference = conv.turns[index].text
-        out.append(Place(id=f"{conv.id}/{index}", conversation_id=conv.id, turn=index, last=said, reference=reference))
+        out.append(Place(id=f"{conv.id}/{index}", conversation_id=conv.id, turn=index, last=said, reference=turn.text))
     return out
 
 

@@ -29,7 +29,7 @@ from heedful.models.generate import generate
 from heedful.models.talk import unwritable
 from heedful.scoring.suite import resolve
 from heedful.settings import read_yaml
-from heedful.types import Conversation, Trace
+from heedful.types import Conversation, Trace, text_hash
 
 Say = Callable[[str], None]
 WITHOUT_TRAINING = ("fixed_reply", "copy_last_turn")
@@ -295,6 +295,8 @@ def _generate(
     )
     known = records.open()
     by_place = {place.id: place for place in where}
+    lengths = {s.id: len(s.prompt) for s in samples}
+    prompts = {s.id: text_hash(causal.tokenizer.decode(s.prompt)) for s in samples}
     banned = unwritable(setting.fmt, causal.tokenizer)
     begun, tokens = time.monotonic(), 0
     for batch in generate(causal, samples, decoding, branches=config.branches, banned=banned, written=frozenset(known)):
@@ -315,6 +317,8 @@ def _generate(
                 plan=reply.plan,
                 finish=made.written.finish,
                 tokens=len(made.written.tokens),
+                info={"model": header["model"], "format": header["format"], "prompt_hash": prompts[made.id]},
+                usage={"prompt_tokens": lengths[made.id], "completion_tokens": len(made.written.tokens)},
             )
             tokens += trace.tokens
             fresh.append(trace.to_dict())

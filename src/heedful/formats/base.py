@@ -10,13 +10,16 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from heedful.errors import ConfigError, DataError, nearest
 from heedful.formats.sample import Overlong, Reply, Sample, Tokenizer, Window
-from heedful.types import Conversation, Turn
+from heedful.types import Conversation, Role, Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +28,39 @@ class Format(ABC):
 
     Class attributes:
         name, version: identify the template; both are written into runs, since scores of different templates differ.
-        markers: tokens that the format adds to the vocabulary.
-        needs: label sets that a *target* turn must carry to be usable.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for option, adapter in _adapters(type(self)).items():
+            value = getattr(self, option)
+            try:
+                adapter.validate_python(value, strict=True)
+            except ValidationError as err:
+                problem = err.errors(include_url=False)[0]["msg"].rstrip(".")
+                short = isinstance(value, (str, int, float)) and len(str(value)) < 60
+                got = repr(value) if short else f"a {type(value).__name__}"
+                raise ConfigError(f"format.{option} of '{self.name}': {problem}, but got {got}.") from err
 
     @property
     def markers(self) -> tuple[str, ...]:
         """Tokens to add to the vocabulary before training; none by default."""
         return ()
+
+    @property
+    def reads(self) -> Mapping[str, tuple[Role, str]]:
+        """Options that are on and need labels: option -> (whose turns, label set)."""
+        return {}
+
+    def speakers(self, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Plain words with a colon that name a speaker in this format; typed by a person they are broken."""
+        return ()
+
+    def ends(self, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Texts that close a reply; the first one is written."""
+        return (tokenizer.eos_token,) if tokenizer.eos_token else ()
 
     @abstractmethod
     def prompt(self, context: Conversation, tokenizer: Tokenizer, *, start: int = 0) -> str:
@@ -56,17 +80,46 @@ class Format(ABC):
 
     def targets(self, conv: Conversation) -> list[int]:
         """Which turns of a prepared conversation are learnt and evaluated."""
-        return [i for i in conv.targets() if all(conv.turns[i].label(s) for s in self.needs)]
+        return conv.targets()
 
     def target_turn(self, conv: Conversation, index: int) -> Turn:
         """The turn to predict at `index`; formats whose target spans several turns join them here."""
         return conv.turns[index]
 
+    def words(self, turn: Turn, tokenizer: Tokenizer) -> str:
+        """The words of a turn as they enter a prompt or a target, see `clean`."""
+        return clean(turn, tokenizer, self.markers, self.speakers(tokenizer))
+
+    def before_end(self, text: str, tokenizer: Tokenizer) -> str:
+        """Generated text up to the first end of a reply, without the blanks around it."""
+        for end in self.ends(tokenizer):
+            text = text.split(end, 1)[0]
+        return text.strip()
+
+    def identity(self) -> dict[str, Any]:
+        """All that inputs depend on, as JSON: the options, and in subclasses what shipped files add to them."""
+        return asdict(self)
+
     @property
     def fingerprint(self) -> str:
-        """Name, version and a short hash of all options: equal fingerprints mean equal inputs."""
-        options = json.dumps(asdict(self), sort_keys=True, default=str)
-        return f"{self.name}/v{self.version}#{hashlib.sha256(options.encode()).hexdigest()[:8]}"
+        """Name, version and a short hash of `identity`: equal fingerprints mean equal inputs."""
+        identity = json.dumps(self.identity(), sort_keys=True)
+        return f"{self.name}/v{self.version}#{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+    def check(self, conversations: Sequence[Conversation]) -> None:
+        """Refuse a split without the labels that the options need; its inputs would say the same everywhere.
+
+        Raises:
+            DataError: not one turn carries them.
+        """
+        turns = [turn for conv in conversations for turn in self.prepare(conv)]
+        for option, (role, name) in self.reads.items():
+            if turns and not any(turn.role == role and turn.label(name) for turn in turns):
+                raise DataError(
+                    f"Format '{self.name}' with {option} needs labels of '{name}' on turns of role '{role}', but not "
+                    f"one of {len(conversations):,} conversations has any; set format.{option}: false or take data "
+                    "with these labels."
+                )
 
     # ------------------------------------------------------------------ from text to tokens
 
@@ -168,22 +221,34 @@ def neutral(text: str, markers: Iterable[str]) -> str:
     return re.sub(pattern, lambda m: f"{m[0][0]} {m[0][1:]}", text)
 
 
-def clean(turn: Turn, tokenizer: Tokenizer, markers: Iterable[str] = ()) -> str:
-    """The words of a turn as they may enter a prompt: stripped, and with no special token in them.
+def clean(turn: Turn, tokenizer: Tokenizer, markers: Iterable[str] = (), speakers: Sequence[str] = ()) -> str:
+    """The words of a turn as they may enter a prompt: stripped, with no special token and no speaker's name in them.
 
     All added entries count that look like a mark (`<|header|>`, `<think>`): many a tokenizer names only its end token
-    special. Words and runs of blanks that someone added to the vocabulary are left alone.
+    special. Words and runs of blanks that someone added to the vocabulary are left alone. Speakers' names are broken
+    before their colon, in capitals or not.
     """
     text = turn.text.strip()
+    text = neutral(text, {*marks(text, tokenizer), *markers})
+    if not speakers:
+        return text
+    names = "|".join(re.escape(speaker.removesuffix(":")) for speaker in speakers)
+    return re.sub(rf"(?<!\w)({names}):", r"\1 :", text, flags=re.IGNORECASE)
+
+
+def marks(text: str, tokenizer: Tokenizer) -> set[str]:
+    """Special tokens of the vocabulary that stand in `text`, by name or by look."""
     added = [t for t in tokenizer.get_added_vocab() if t in text and re.search(r"[^\w\s'-]", t)]
-    return neutral(text, {*tokenizer.all_special_tokens, *added, *markers})
+    return {*added, *(t for t in tokenizer.all_special_tokens if t in text)}
 
 
-def before_end(text: str, tokenizer: Tokenizer) -> str:
-    """Generated text up to the first end token, without the blanks around it."""
-    if tokenizer.eos_token:
-        text = text.split(tokenizer.eos_token, 1)[0]
-    return text.strip()
+def opening(tokenizer: Tokenizer) -> str:
+    """What a text begins with that no chat template writes: the begin token, where the tokenizer puts one by itself."""
+    begin = tokenizer.bos_token
+    if not begin:
+        return ""
+    own = tokenizer("a", add_special_tokens=True).input_ids
+    return begin if tuple(own[:1]) == encode(begin, tokenizer) else ""
 
 
 def build(cls: type[Format], options: dict[str, object]) -> Format:
@@ -204,6 +269,7 @@ def build(cls: type[Format], options: dict[str, object]) -> Format:
         raise ConfigError(f"The format '{cls.name}' cannot be made from these options: {err}.") from err
 
 
-def merged(conv: Conversation) -> Conversation:
-    """Runs of one speaker joined, keeping the record otherwise as it is."""
-    return replace(conv.merged(), extra=conv.extra)
+@cache
+def _adapters(cls: type[Format]) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(cls)
+    return {f.name: TypeAdapter(hints[f.name]) for f in fields(cls)}

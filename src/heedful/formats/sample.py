@@ -70,14 +70,15 @@ class Reply:
     """What a format reads out of generated text: the words, and the plan if one was written."""
 
     text: str = field(repr=False)
-    plan: dict[str, str] = field(default_factory=dict)
+    plan: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 class Window:
     """Chooses where the context of each target starts: oldest turns go first, the target never.
 
     When a prompt does not fit, the start moves forward until prompt and target fill at most `keep * max_length`, and
-    stays there while later targets fit. So neighbouring targets share their beginning, which is what lets a long
+    stays there while later targets fit (where not even the last turn alone is that short, as little as possible goes).
+    So neighbouring targets share their beginning, which is what lets a long
     conversation be trained and decoded in a few passes instead of one per target. `keep=1.0` cuts as little as
     possible for each target on its own.
     """
@@ -93,8 +94,11 @@ class Window:
         if length(start) <= self.max_length:
             return start
         goal = int(self.keep * self.max_length)
+        fitting = None
         for candidate in range(start + 1, last + 1):
             size = length(candidate)
-            if size <= goal or (candidate == last and size <= self.max_length):
+            if size <= goal:
                 return candidate
-        return None
+            if fitting is None and size <= self.max_length:
+                fitting = candidate
+        return fitting

@@ -7,16 +7,18 @@ The per-turn fields are not part of the next turn's context, so samples of one c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from heedful import taxonomy
 from heedful.errors import DataError
-from heedful.formats.base import Format, before_end, clean, merged
+from heedful.formats.base import Format, opening
 from heedful.formats.sample import Reply, Tokenizer
-from heedful.types import Conversation, Turn
+from heedful.types import Conversation, Role, Turn
 
 CONTEXT, EMOTION, USER, THERAPIST, RESPONSE = "<|context|>", "<|emotion|>", "<|user|>", "<|therapist|>", "<|response|>"
-SPEAKERS = {"system": "note:", "user": "client:", "assistant": "therapist:"}
+SPEAKERS: dict[Role, str] = {"system": "note:", "user": "client:", "assistant": "therapist:"}
 UNKNOWN = "unknown"
 
 
@@ -35,12 +37,27 @@ class StructuredFormat(Format):
     emit_emotion: bool = True
     emotion_set: str = "mesc_emotion"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        taxonomy.get(self.emotion_set)
+
     @property
     def markers(self) -> tuple[str, ...]:
         return (CONTEXT, EMOTION, USER, THERAPIST, RESPONSE)
 
+    @property
+    def reads(self) -> Mapping[str, tuple[Role, str]]:
+        roles: dict[str, Role] = {"use_emotion": "user", "emit_emotion": "assistant"}
+        return {option: (role, self.emotion_set) for option, role in roles.items() if getattr(self, option)}
+
+    def speakers(self, tokenizer: Tokenizer) -> tuple[str, ...]:
+        return tuple(SPEAKERS.values())
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "labels": taxonomy.get(self.emotion_set).hash}
+
     def prepare(self, conv: Conversation) -> Conversation:
-        return merged(conv)
+        return conv.merged()
 
     def targets(self, conv: Conversation) -> list[int]:
         return [i for i in conv.targets() if conv.turns[i - 1].role == "user"]
@@ -49,20 +66,21 @@ class StructuredFormat(Format):
         if not context.turns[start:]:
             raise DataError("The structured format answers a turn, but the conversation so far is empty.")
         *earlier, last = context.turns[start:]
-        text = ""
+        text = opening(tokenizer)
         if self.use_context:
-            text += CONTEXT + "".join(f" {SPEAKERS[t.role]} {clean(t, tokenizer, self.markers)}" for t in earlier)
+            text += CONTEXT + "".join(f" {SPEAKERS[t.role]} {self.words(t, tokenizer)}" for t in earlier)
         if self.use_emotion:
             text += f"{EMOTION} {last.label(self.emotion_set) or UNKNOWN}"
-        return text + f"{USER} {clean(last, tokenizer, self.markers)}{THERAPIST}"
+        return text + f"{USER} {self.words(last, tokenizer)}{THERAPIST}"
 
     def target(self, turn: Turn, tokenizer: Tokenizer) -> tuple[str, str]:
         tag = f" {turn.label(self.emotion_set) or UNKNOWN}" if self.emit_emotion else ""
-        return tag + RESPONSE, f" {clean(turn, tokenizer, self.markers)}{tokenizer.eos_token or ''}"
+        return tag + RESPONSE, f" {self.words(turn, tokenizer)}{tokenizer.eos_token or ''}"
 
     def parse(self, text: str, tokenizer: Tokenizer) -> Reply:
-        tag, found, words = before_end(text, tokenizer).partition(RESPONSE)
+        tag, found, words = self.before_end(text, tokenizer).partition(RESPONSE)
         if not found:
             return Reply(text=tag.strip())
-        plan = {self.emotion_set: tag.strip()} if tag.strip() not in ("", UNKNOWN) else {}
-        return Reply(text=words.strip(), plan=plan)
+        # A model may write anything before the marker; only a label of the set is a plan.
+        emotion = taxonomy.get(self.emotion_set).resolve(tag) if self.emit_emotion else None
+        return Reply(text=words.strip(), plan={self.emotion_set: emotion} if emotion else {})

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import ConfigError, MissingExtraError, NotFoundError, nearest
+from heedful.models.architecture import check_config, unfit
 from heedful.models.delta import expected_warnings
 from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, embedded_folder
 
 if TYPE_CHECKING:
     import torch
+
+NETWORK_VARIABLE, OFFLINE_VARIABLE = "HEEDFUL_ALLOW_NETWORK", "HF_HUB_OFFLINE"
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -113,6 +116,7 @@ def load(
 
     Raises:
         NotFoundError: no model there, or a hub name without network.
+        ConfigError: an architecture that token trees do not fit.
     """
     need_train_extra()
     import torch
@@ -125,13 +129,18 @@ def load(
     origin = name if name in EMBEDDED else base
     note = EMBEDDED[origin].note if origin in EMBEDDED else ""
     own = path if (Path(path) / "tokenizer_config.json").is_file() else resolve_path(base)
+    config = _config(resolve_path(base), named=name)
     tokenizer = _tokenizer(own, named=name)
-    model = _model(resolve_path(base), dtype=getattr(torch, kind), named=name)
+    model = _model(resolve_path(base), config=config, dtype=getattr(torch, kind), named=name)
     size = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        # Without the adapter these rows stay: they must be what training started from, not random.
-        _start_rows(model, tokenizer, range(size, len(tokenizer)))
+    fresh = set(range(size, len(tokenizer)))
+    if delta.is_file() and not adapter and own != resolve_path(base):
+        fresh |= _added_ids(tokenizer, base=resolve_path(base))
+    # Without the adapter these rows stay: they must be what training started from, not random and not the padding that
+    # many a table ends with.
+    _start_rows(model, tokenizer, sorted(fresh))
     if delta.is_file() and adapter:
         from peft import PeftModel
 
@@ -141,11 +150,24 @@ def load(
 
 
 def _base_of(delta: Path) -> str:
+    # A run that started from another run keeps the merged weights beside its adapter, wherever it was moved since.
+    for run in (delta.parent, delta.parent.parent.parent):
+        if (run / "base" / "config.json").is_file() and (run / "config.resolved.yaml").is_file():
+            return str(run / "base")
     base = json.loads(delta.read_text("utf-8")).get("base_model_name_or_path")
     if not base:
         raise NotFoundError(f"{delta} does not name its base model; expected 'base_model_name_or_path'.")
     # peft writes the folder of the base; for an embedded model that is this machine's cache, wherever it is now.
     return next((name for name in EMBEDDED if re.fullmatch(rf"{name}-\d+", Path(base).name)), str(base))
+
+
+def _added_ids(tokenizer: Any, *, base: str) -> set[int]:
+    """Ids that a run's tokenizer has and its base's has not; none where the base came without one."""
+    try:
+        known = _tokenizer(base, named=base).get_vocab()
+    except NotFoundError:
+        return set()
+    return {at for token, at in tokenizer.get_added_vocab().items() if token not in known}
 
 
 def _tokenizer(path: str, *, named: str) -> Any:
@@ -157,29 +179,78 @@ def _tokenizer(path: str, *, named: str) -> Any:
         raise _not_there(named) from err
 
 
-def _model(path: str, *, dtype: Any, named: str) -> Any:
+def check_architecture(name: str) -> None:
+    """Refuse a model that token trees do not fit, before its weights are read.
+
+    Raises:
+        NotFoundError: no model there.
+        ConfigError: an architecture that this version of transformers does not know, or that trees do not fit.
+    """
+    path = resolve_path(name)
+    delta = Path(path) / "adapter_config.json"
+    _config(resolve_path(_base_of(delta)) if delta.is_file() else path, named=name)
+
+
+def _config(path: str, *, named: str) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise _not_there(named)
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=offline())
+    except OSError as err:
+        raise _not_there(named) from err
+    except (KeyError, ValueError, StrictDataclassError) as err:
+        raise ConfigError(
+            f"The configuration of the model '{named}' cannot be read: {_sentence(err)}; expected a config.json of an "
+            "architecture that the installed transformers knows."
+        ) from err
+    check_config(config, named=named)
+    return config
+
+
+def _model(path: str, *, config: Any, dtype: Any, named: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
         # sdpa takes the four-dimensional masks of merged samples as they are.
         return AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation="sdpa", local_files_only=offline()
+            path, config=config, dtype=dtype, attn_implementation="sdpa", local_files_only=offline()
         )
     except OSError as err:
         raise _not_there(named) from err
+    except ValueError as err:
+        raise unfit(named, config.model_type, f"transformers says: {_sentence(err)}") from err
+
+
+def _sentence(err: Exception) -> str:
+    """The first sentence of another library's message, which often goes on for a page."""
+    text = " ".join(str(err).split())
+    return re.split(r"[.:!?] (?=[A-Z])|\.$", text, maxsplit=1)[0][:200]
 
 
 def _not_there(named: str) -> NotFoundError:
-    hint = " (offline: HF_HUB_OFFLINE is set)" if offline() else ""
     return NotFoundError(
-        f"Cannot load the model '{named}'{hint}; expected a folder with model and tokenizer, a Hugging Face name that "
-        f"is in the cache or reachable, or one of {', '.join(EMBEDDED)}.{nearest(named, EMBEDDED)}"
+        f"Cannot load the model '{named}'{offline_hint()}; expected a folder with model and tokenizer, a Hugging Face "
+        f"name that is in the cache or reachable, or one of {', '.join(EMBEDDED)}.{nearest(named, EMBEDDED)}"
     )
 
 
 def offline() -> bool:
-    """Whether Hugging Face libraries were told to stay off the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    """Whether nothing may be fetched: so it is unless HEEDFUL_ALLOW_NETWORK=1, and always with HF_HUB_OFFLINE=1."""
+    return _is_on(OFFLINE_VARIABLE) or not _is_on(NETWORK_VARIABLE)
+
+
+def offline_hint() -> str:
+    """Why a Hugging Face name was looked for on this machine only, in brackets; empty where it was fetched."""
+    if _is_on(OFFLINE_VARIABLE):
+        return f" (offline: {OFFLINE_VARIABLE} is set)"
+    return "" if _is_on(NETWORK_VARIABLE) else f" (offline: set {NETWORK_VARIABLE}=1 to have it fetched)"
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").upper() in ("1", "TRUE", "YES", "ON")
 
 
 def add_markers(causal: CausalModel, markers: tuple[str, ...]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -65,14 +65,14 @@ class Step:
     """What a chooser wants next: for each live branch, which earlier branch it continues and its new token."""
 
     parents: tuple[int, ...]
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """A finished reply. `logprobs` are log-probabilities of the chosen tokens before temperature and cut-offs."""
 
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = field(repr=False)
     logprobs: tuple[float, ...]
     finish: str
 

@@ -63,6 +63,7 @@ def ia3(settings: DeltaSettings) -> Any:
     from peft import IA3Config
 
     _no_new_tokens("ia3", settings)
+    _refuse_unused("ia3", settings, "rank", "alpha", "dropout")
     # PEFT knows which layers these are for the common architectures; "all-linear" is not IA3's idea.
     named = None if settings.target_modules == "all-linear" else settings.modules
     return IA3Config(task_type="CAUSAL_LM", target_modules=named)
@@ -73,6 +74,7 @@ def vera(settings: DeltaSettings) -> Any:
     from peft import VeraConfig
 
     _no_new_tokens("vera", settings)
+    _refuse_unused("vera", settings, "alpha")
     # VeRA shares one random pair between all adapted layers, so they must have one shape.
     modules = ["q_proj", "o_proj"] if settings.target_modules == "all-linear" else settings.modules
     return VeraConfig(task_type="CAUSAL_LM", r=settings.rank, vera_dropout=settings.dropout, target_modules=modules)
@@ -83,6 +85,7 @@ def norms(settings: DeltaSettings) -> Any:
     from peft import LNTuningConfig
 
     _no_new_tokens("norms", settings)
+    _refuse_unused("norms", settings, "rank", "alpha", "dropout")
     named = None if settings.target_modules == "all-linear" else settings.modules
     return LNTuningConfig(task_type="CAUSAL_LM", target_modules=named)
 
@@ -92,6 +95,7 @@ def bias(settings: DeltaSettings) -> Any:
 
     Architectures without biases (Llama, SmolLM2) have nothing to train here; `attach` refuses them.
     """
+    _refuse_unused("bias", settings, "rank", "alpha", "dropout")
     return _lora(settings, bias="all", r=1, lora_alpha=1)
 
 
@@ -115,6 +119,15 @@ def _no_new_tokens(name: str, settings: DeltaSettings) -> None:
         raise ConfigError(
             f"delta: {name} cannot train the {len(settings.new_tokens)} tokens that this format adds to the "
             "vocabulary; use lora, rslora, dora or full."
+        )
+
+
+def _refuse_unused(name: str, settings: DeltaSettings, *keys: str) -> None:
+    """A setting that does nothing would stand in the run's record as if it had."""
+    given = [key for key in keys if getattr(settings, key) != getattr(DeltaSettings, key)]
+    if given:
+        raise ConfigError(
+            f"delta: {name} has no {' and no '.join(given)}; remove {' and '.join(f'lora_{key}' for key in given)}."
         )
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heedful.errors import ConfigError, MissingExtraError, NotFoundError
+from heedful.models.causal import offline, offline_hint
 
 Vectors = npt.NDArray[np.float32]
 Precision = Literal["fp32", "bf16"]
@@ -76,12 +76,14 @@ class SentenceEncoder:
         self.remember = remember
         self.device: str = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(path))
-            self.model = transformers.AutoModel.from_pretrained(str(path), dtype=torch.float32)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=offline())
+            self.model = transformers.AutoModel.from_pretrained(
+                str(path), dtype=torch.float32, local_files_only=offline()
+            )
         except (OSError, ValueError) as err:
             raise NotFoundError(
-                f"No encoder weights at '{path}': expected a folder with config.json, tokenizer and weights, or a "
-                "Hugging Face name that is already in the cache; use 'minilm' for the embedded one."
+                f"No encoder weights at '{path}'{offline_hint()}: expected a folder with config.json, tokenizer and "
+                "weights, or a Hugging Face name that is in the cache or reachable; use 'minilm' for the embedded one."
             ) from err
         self.model.eval().to(self.device)
         self.dim: int = self.model.config.hidden_size
@@ -217,8 +219,6 @@ def _pool(states: Vectors, lengths: list[int]) -> Vectors:
 
 
 def _libraries() -> tuple[Any, Any]:
-    # A name that is no folder must not stall for most of a minute when there is no network.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         return importlib.import_module("torch"), importlib.import_module("transformers")
     except ImportError as err:

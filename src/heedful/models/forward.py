@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
+from heedful.models.architecture import attention_masks
 from heedful.models.causal import CausalModel
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ def predictions(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def prediction_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits [M, V] of the tokens that predict the labels of a packed batch."""
-    mask = batch.get("attention")
+    places = batch["position_ids"]
+    mask = attention_masks(model, batch.get("attention"), places, places)
     with only_at(model, batch["row"], batch["source"]):
         outputs = model(
             input_ids=batch["input_ids"],
-            position_ids=batch["position_ids"],
-            attention_mask=None if mask is None else mask[:, None],
+            position_ids=places,
+            attention_mask=mask,
             use_cache=False,
         )
     logits: torch.Tensor = outputs.logits[0]

@@ -10,14 +10,15 @@ and beams).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from heedful.errors import DataError
 from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
+from heedful.models.architecture import attention_masks, growing_cache
 from heedful.models.causal import CausalModel
 from heedful.models.decoding import Chooser, Decoding, Written, chooser
 from heedful.models.forward import only_at, tensors
@@ -46,6 +47,7 @@ def generate(
     *,
     branches: int = 64,
     banned: Sequence[int] = (),
+    written: Container[str] = (),
     on_token: Callable[[str, int], None] | None = None,
 ) -> Iterator[list[Generated]]:
     """Replies for `samples` (their targets are not read), a batch of conversations at a time.
@@ -53,6 +55,8 @@ def generate(
     Args:
         branches: about how many replies (times beams) are decoded in one batch.
         banned: token ids that are never written.
+        written: ids that are stored already. A batch of nothing else is passed over; any other is written whole, since
+            in 16 bit the last digits of a reply's probabilities, and so its words, depend on the rows beside it.
         on_token: called with sample id and token as each is written (not for beams), for streaming.
 
     Yields:
@@ -67,14 +71,14 @@ def generate(
     groups = [[prompt_only(s.id, s.conversation_id, s.turn, s.prompt) for s in g] for g in by_conversation(samples)]
     # Similar lengths side by side waste the least; the order has no influence on the words.
     groups.sort(key=lambda g: (-max(len(s) for s in g), g[0].id))
-    batch: list[list[Sample]] = []
+    batches: list[list[list[Sample]]] = [[]]
     for group in groups:
-        if batch and sum(map(len, batch)) + len(group) > max(1, branches // settings.num_beams):
+        if batches[-1] and sum(map(len, batches[-1])) + len(group) > max(1, branches // settings.num_beams):
+            batches.append([])
+        batches[-1].append(group)
+    for batch in batches:
+        if any(s.id not in written for group in batch for s in group):
             yield _Tree(causal, batch, settings, banned, on_token).run()
-            batch = []
-        batch.append(group)
-    if batch:
-        yield _Tree(causal, batch, settings, banned, on_token).run()
 
 
 def end_ids(causal: CausalModel) -> frozenset[int]:
@@ -96,6 +100,8 @@ class _Tree:
         banned: Sequence[int],
         on_token: Callable[[str, int], None] | None,
     ) -> None:
+        import torch
+
         self.causal, self.on_token = causal, on_token
         self.samples = [s for g in groups for s in g]
         ends = end_ids(causal)
@@ -111,6 +117,8 @@ class _Tree:
                 np.tri(packed.input_ids.shape[1], dtype=np.bool_),
                 (len(packed.input_ids), *[packed.input_ids.shape[1]] * 2),
             )
+        # What lies in the cache, by row: [R, S] positions, which windows need.
+        self.cached = torch.from_numpy(packed.position_ids).to(causal.device)
         # One entry per branch: its sample, its row, what it may see, its next position.
         self.names = [packed.samples[o] for o in packed.owner]
         self.rows = packed.row.copy()
@@ -131,12 +139,13 @@ class _Tree:
         import torch
 
         batch = {k: v.to(self.causal.device) for k, v in tensors(packed).items()}
-        mask = batch.get("attention")
+        places = batch["position_ids"]
+        mask = attention_masks(self.causal.model, batch.get("attention"), places, places)
         with torch.no_grad(), only_at(self.causal.model, batch["row"], batch["source"]):
             outputs = self.causal.model(
                 input_ids=batch["input_ids"],
-                position_ids=batch["position_ids"],
-                attention_mask=None if mask is None else mask[:, None],
+                position_ids=places,
+                attention_mask=mask,
                 past_key_values=self.cache,
                 use_cache=True,
             )
@@ -181,11 +190,14 @@ class _Tree:
         ids[self.rows, column], positions[self.rows, column] = self.tokens, self.positions
         mask[self.rows, column, :seen] = self.visible
         device = self.causal.device
+        places = torch.from_numpy(positions).to(device)
+        self.cached = torch.cat([self.cached, places], dim=1)
+        visible = torch.from_numpy(mask).to(device)
         with only_at(self.causal.model, torch.from_numpy(self.rows), torch.from_numpy(column)):
             outputs = self.causal.model(
                 input_ids=torch.from_numpy(ids).to(device),
-                position_ids=torch.from_numpy(positions).to(device),
-                attention_mask=torch.from_numpy(mask).to(device)[:, None],
+                position_ids=places,
+                attention_mask=attention_masks(self.causal.model, visible, places, self.cached),
                 past_key_values=self.cache,
                 use_cache=True,
             )
@@ -193,45 +205,3 @@ class _Tree:
         self.positions = self.positions + 1
         logits: torch.Tensor = outputs.logits[0]
         return logits
-
-
-def growing_cache(model: Any) -> Any:
-    """A transformers cache that grows by doubling: appending a token does not copy the whole past."""
-    from transformers.cache_utils import Cache, DynamicLayer
-
-    class GrowingLayer(DynamicLayer):
-        """Keys and values [R, heads, S, d] as views of buffers with room to spare."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.buffers: list[torch.Tensor] = []
-            self.length = 0
-
-        def update(
-            self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            self.is_initialized = True
-            end = self.length + key_states.shape[-2]
-            for i, new in enumerate((key_states, value_states)):
-                if i >= len(self.buffers) or self.buffers[i].shape[-2] < end:
-                    shape = (*new.shape[:-2], end if not self.length else 2 * end, new.shape[-1])
-                    room = new.new_empty(shape)
-                    if self.length:
-                        room[..., : self.length, :] = self.buffers[i][..., : self.length, :]
-                    self.buffers[i : i + 1] = [room]
-                self.buffers[i][..., self.length : end, :] = new
-            self.length = end
-            self.keys, self.values = (b[..., :end, :] for b in self.buffers)
-            return self.keys, self.values
-
-        def get_seq_length(self) -> int:
-            return self.length
-
-    class GrowingCache(Cache):
-        """One growing layer for each of the model's layers."""
-
-        def get_batch(self) -> int:
-            """Number of rows."""
-            return int(self.layers[0].keys.shape[0])
-
-    return GrowingCache(layers=[GrowingLayer() for _ in range(model.config.num_hidden_layers)])

@@ -11,7 +11,7 @@ from heedful.formats import Format, Reply
 from heedful.models.causal import CausalModel
 from heedful.models.decoding import Decoding
 from heedful.models.generate import generate, prompt_only
-from heedful.types import Conversation, Turn
+from heedful.types import Conversation, Label, Turn
 
 
 class Talk:
@@ -61,7 +61,9 @@ class Talk:
         reply = self.fmt.parse(text, self.causal.tokenizer)
         if stream:
             stream.show(reply.text)
-        self._add(Turn(role="assistant", text=reply.text))
+        # The plan is a part of the talk: formats write it into the next prompt, as they did in training.
+        labels = tuple(Label(set=name, value=value, source="model") for name, value in reply.plan.items())
+        self._add(Turn(role="assistant", text=reply.text, labels=labels))
         return reply
 
     def undo(self) -> bool:
@@ -111,7 +113,7 @@ def unwritable(fmt: Format, tokenizer: Any) -> list[int]:
     Returns:
         Their ids, for `generate(banned=...)`.
     """
-    allowed = {*fmt.markers, tokenizer.eos_token}
+    allowed = {*fmt.markers, *(end.strip() for end in fmt.ends(tokenizer))}
     pairs = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
     return [i for i, token in pairs if token not in allowed]
 
@@ -130,7 +132,7 @@ class _Stream:
         # What the format writes before the words of a turn says what to wait for.
         before, _, _ = "".join(fmt.target(Turn(role="assistant", text="?"), tokenizer)).partition("?")
         self.awaited = [m for m in fmt.markers if m in before]
-        self.leads = (*fmt.markers, before.strip())
+        self.leads = (*fmt.markers, *fmt.speakers(tokenizer), before.strip())
 
     def token(self, name: str, token: int) -> None:
         self.tokens.append(token)

@@ -2,7 +2,7 @@
 
 Each set is one TOML file in this folder (`<name>.toml`); each table from one set to another is one TOML file in
 `crosswalks/` (`<source>--<target>.toml`). Data hold canonical names, models hold ids, and the hash of a set is kept
-with every checkpoint.
+with every checkpoint. From outside, a set is a `LabelSet` behind `module:attribute` (`parse_set` makes one).
 
 >>> from heedful import taxonomy
 >>> taxonomy.get("esconv_strategy").resolve(" [questions] ")
@@ -14,7 +14,7 @@ The meanings are heedful's own words. Several sets are research conventions, som
 """
 
 from heedful.taxonomy import hope
-from heedful.taxonomy._files import crosswalk, crosswalks, get, names
+from heedful.taxonomy._files import crosswalk, crosswalks, get, names, parse_set
 from heedful.taxonomy._page import markdown
 from heedful.taxonomy._sets import Cardinality, Crosswalk, LabelInfo, LabelSet, normalise
 
@@ -30,4 +30,5 @@ __all__ = [
     "markdown",
     "names",
     "normalise",
+    "parse_set",
 ]

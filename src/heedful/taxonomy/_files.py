@@ -1,6 +1,7 @@
 """The TOML files of this folder, read on first use and kept.
 
-A set that lies in the folder is known; no other list has to be changed.
+A set that lies in the folder is known; no other list has to be changed. A set from outside is a `LabelSet` behind
+`module:attribute` or behind an entry point of the group `heedful.label_set`; `parse_set` makes one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from heedful.errors import LabelError, NotFoundError, unknown
+from heedful.errors import LabelError, NotFoundError
+from heedful.registry import Registry
 from heedful.taxonomy._sets import Cardinality, Crosswalk, LabelInfo, LabelSet
 
 if TYPE_CHECKING:
@@ -53,9 +55,20 @@ def _read(path: Traversable) -> dict[str, Any]:
         raise LabelError(f"{path.name} is not valid TOML ({err}); mend the file.") from err
 
 
+@cache
+def _registry() -> Registry:
+    # Ours stand in it for their names only; they are read from their files.
+    return Registry("label set", dict.fromkeys(_paths(), ""))
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(_registry().names())
+
+
 def names() -> list[str]:
-    """The names of all label sets, sorted."""
-    return list(_paths())
+    """The names of all label sets, sorted; those behind `module:attribute` have no name here."""
+    return list(_names())
 
 
 def crosswalks() -> list[tuple[str, str]]:
@@ -65,16 +78,22 @@ def crosswalks() -> list[tuple[str, str]]:
 
 @cache
 def get(name: str) -> LabelSet:
-    """The label set `name`.
+    """The label set `name`: one of `names()`, or `module:attribute`.
 
     Raises:
         NotFoundError: no such set; the message lists the known ones.
-        LabelError: its file breaks a rule of label sets (see `parse_set`).
+        LabelError: its file breaks a rule of label sets (see `parse_set`), or the attribute is no LabelSet.
     """
     paths = _paths()
-    if name not in paths:
-        raise unknown("label set", name, paths)
-    return parse_set(_read(paths[name]), where=paths[name].name)
+    if name in paths:
+        return parse_set(_read(paths[name]), where=paths[name].name)
+    found = _registry().get(name)
+    if not isinstance(found, LabelSet):
+        raise LabelError(
+            f"'{name}' is no label set: expected a heedful.taxonomy.LabelSet, got {type(found).__name__}. "
+            "heedful.taxonomy.parse_set makes one."
+        )
+    return found
 
 
 @cache
@@ -95,7 +114,7 @@ def crosswalk(source: str, target: str) -> Crosswalk:
 
 
 def parse_set(record: Mapping[str, Any], *, where: str) -> LabelSet:
-    """Turn the content of a TOML file into a label set. `where` names the file in errors.
+    """Turn the content of a TOML file (or a mapping with the same keys) into a label set. `where` is named in errors.
 
     Raises:
         LabelError: a key is missing or unknown, an id is out of order, a meaning is empty, or one spelling leads to

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Literal, TypeAlias
 
-from heedful.errors import LabelError
+from heedful.errors import LabelError, shown
 
 Cardinality: TypeAlias = Literal["single", "multi"]
 """How many labels of a set one turn may carry: exactly one, or several."""
 
-_SHOWN = 48  # the longest canonical name has 46 characters
 _NO_BRACKETS = dict.fromkeys(map(ord, "()[]{}<>"))
 
 
@@ -111,11 +110,12 @@ class LabelSet:
         """
         found = self.resolve(raw)
         if found is None:
-            # A long "label" is usually a column read by mistake, and may be a person's words: it is not repeated.
-            shown = f"'{raw}'" if len(raw) <= _SHOWN else f"like that text of {len(raw)} characters"
+            # A "label" of several words is usually a column read by mistake, and may be a turn: `shown` hides it.
+            named = shown(raw)
+            named = named if named.startswith("'") else f"like {named}"
             close = difflib.get_close_matches(normalise(raw), self._table, n=1)
             hint = f" Did you mean '{self._table[close[0]]}'?" if close else ""
-            raise LabelError(f"The label set '{self.name}' has no label {shown}.{hint} Known: {', '.join(self.names)}.")
+            raise LabelError(f"The label set '{self.name}' has no label {named}.{hint} Known: {', '.join(self.names)}.")
         return found
 
     def id_of(self, name: str) -> int:

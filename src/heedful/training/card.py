@@ -7,11 +7,7 @@ from typing import Any
 
 from heedful.training.config import TrainConfig
 from heedful.training.plan import Plan
-
-NOT_STATED = "not stated"
-AND = " + "
-"""Between the licences of mixed data."""
-PERMISSIVE = ("CC0", "CC-BY-4", "MIT", "Apache")
+from heedful.training.sharing import NOT_STATED
 
 CARD = """\
 ---
@@ -28,16 +24,17 @@ a medical device.** A person who answers for the conversation reads every draft 
 ## How it was made
 | | |
 |---|---|
-| base model | {base}{note} |
+| base model | {base}{note} |{before}
 | method | {method}, {delta}: {trained:,} of {parameters:,} parameters trained |
 | data | {dataset}, split `{split}`: {targets:,} supporter turns in {conversations:,} passes; hash `{data_hash}` |
 | licence of the data | {licence} |
 | input format | `{format}` |
 | steps | {steps:,} of {planned_steps:,} planned ({stopped}), {tokens:,} tokens, {seconds:,.0f} s |
+| weights | those of step {weights_step:,} |
 | seed | {seed} |
 | best validation loss | {best} |
 
-`config.resolved.yaml` holds every setting and version; `heedful train config.resolved.yaml` repeats the run.
+`config.resolved.yaml` holds every setting and version; `heedful train config.resolved.yaml` repeats {repeats}.
 
 ## What the data say about sharing it
 {sharing}
@@ -56,12 +53,15 @@ diagnosis, not for anyone in danger.
 def model_card(config: TrainConfig, summary: Mapping[str, Any], plan: Plan) -> str:
     """The card as Markdown; results are added by `heedful eval`, never guessed here."""
     licence = summary["licence"] or NOT_STATED
-    permissive = all(part.startswith(PERMISSIVE) for part in licence.split(AND))
+    base = summary["base_run"]
     return CARD.format(
         title=f"{config.method} of {config.model_name_or_path} on {config.dataset}",
         base=config.model_name_or_path,
         library="peft" if config.delta != "full" else "transformers",
         note=f" ({summary['model_note']})" if summary["model_note"] else "",
+        before="" if base is None else f"\n| which was trained on | {_what_came_before(base)} |",
+        repeats="the run, all in one go and with the length that it had last" if summary["continued"] else "the run",
+        weights_step=summary["weights_step"],
         method=config.method,
         delta=config.delta,
         trained=summary["trainable_parameters"],
@@ -85,7 +85,11 @@ def model_card(config: TrainConfig, summary: Mapping[str, Any], plan: Plan) -> s
         if summary["best_eval_loss"] is None
         else f"{summary['best_eval_loss']:.4f} nats per token",
         sharing=f"The training data are under {licence}."
-        if permissive
+        if summary["publishable"]
         else f"The training data are under: {licence}. **Do not publish these weights**.",
         notes="; ".join(summary["notes"]) or "none",
     )
+
+
+def _what_came_before(base: Mapping[str, Any]) -> str:
+    return f"{base['dataset']}; hash `{base['data_hash']}`; {base['licence'] or NOT_STATED}"

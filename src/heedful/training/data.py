@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 
@@ -97,18 +98,51 @@ def refuse_leaks(dataset: str, train: Sequence[Conversation], evaluation: Sequen
     return [finding.sentence() for finding in report.findings]
 
 
+class Filled(Sequence[TokenTree]):
+    """Trees, and at the index one beyond them a token that predicts nothing: the filler of `LengthBatches`."""
+
+    def __init__(self, trees: Sequence[TokenTree], *, pad_id: int) -> None:
+        none = np.zeros(0, dtype=np.int64)
+        self.trees = trees
+        self.filler = TokenTree(
+            input_ids=np.array([pad_id], dtype=np.int64),
+            parent=np.array([-1], dtype=np.int64),
+            position=np.zeros(1, dtype=np.int64),
+            source=none,
+            label=none,
+            owner=none,
+            plan=none.astype(np.bool_),
+            samples=(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.trees)
+
+    @overload
+    def __getitem__(self, at: int) -> TokenTree: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[TokenTree]: ...
+    def __getitem__(self, at: int | slice) -> TokenTree | Sequence[TokenTree]:
+        return self.filler if at == len(self.trees) else self.trees[at]
+
+
 class LengthBatches:
     """Sampler: every index once, in batches of similar length, batches in random order.
 
     The order depends on seed, epoch and the *global* batch (devices x accumulation x device batch), so one process and
     two see the same global batches, and a resumed run continues where it stopped.
+
+    Args:
+        fill: what an epoch's length must be a multiple of: the conversations of one pass on all devices. The rest is
+            filled with the index `len(lengths)` (see `Filled`); accelerate would repeat conversations instead.
     """
 
-    def __init__(self, lengths: Sequence[int], *, global_batch: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], *, global_batch: int, seed: int, fill: int = 1) -> None:
         self.lengths, self.global_batch, self.seed, self.epoch = list(lengths), global_batch, seed, 0
+        self.fill = fill
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return -(-len(self.lengths) // self.fill) * self.fill
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch."""
@@ -128,3 +162,4 @@ class LengthBatches:
         for at in draw.permutation(len(whole)):
             yield from whole[at]
         yield from rest
+        yield from [len(self.lengths)] * (len(self) - len(self.lengths))

@@ -7,7 +7,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,18 +19,30 @@ from heedful import corpora, formats
 from heedful.errors import ConfigError, NotFoundError, RunError, UserError, nearest
 from heedful.formats import Format
 from heedful.models import DELTAS
-from heedful.models.causal import CausalModel, add_markers, load, need_train_extra, offline, resolve_path, use_bf16
+from heedful.models.causal import (
+    CausalModel,
+    add_markers,
+    check_architecture,
+    need_train_extra,
+    offline,
+    offline_hint,
+    resolve_path,
+)
 from heedful.models.delta import DeltaSettings, attach, trainable
 from heedful.models.embedded import EMBEDDED
 from heedful.settings import write_yaml
-from heedful.training.card import AND, NOT_STATED, model_card
+from heedful.training.card import model_card
 from heedful.training.checkpoints import disk_is_full, full_disk, newest, to_resume
 from heedful.training.config import TrainConfig
 from heedful.training.data import Prepared, prepare, refuse_leaks
 from heedful.training.plan import Plan, make_plan
+from heedful.training.resume import RESOLVED, Earlier, earlier_run, note_on_steps, refuse_other_inputs, step_of
+from heedful.training.sharing import combined, inherited, licence_of
+from heedful.training.start import BASE, keeps_base, load_start, stand_on_base, start_place
 from heedful.types import Conversation
 
 Say = Callable[[str], None]
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +97,8 @@ def gather(config: TrainConfig, tokenizer: Any) -> Inputs:
         train=prepare(train, fmt, tokenizer, **options),
         evaluation=prepare(held, fmt, tokenizer, **options) if held else None,
         notes=tuple(notes),
-        licence=_licence(train),
+        licence=licence_of(train),
     )
-
-
-def _licence(conversations: list[Conversation]) -> str | None:
-    """All licences of the data, since the strictest one binds; None if no conversation states any."""
-    found = {c.licence or NOT_STATED for c in conversations}
-    return None if found == {NOT_STATED} else AND.join(sorted(found))
 
 
 def _leak_notes(config: TrainConfig, train: list[Conversation], held: list[Conversation]) -> list[str]:
@@ -104,23 +111,23 @@ def _leak_notes(config: TrainConfig, train: list[Conversation], held: list[Conve
 def dry_run(config: TrainConfig) -> Plan:
     """What `train` would do; needs the tokenizer, loads no weights."""
     need_train_extra()
-    tokenizer = _tokenizer_for(config)
+    tokenizer = _tokenizer_for(config, config.model_name_or_path)
     inputs = gather(config, tokenizer)
     return make_plan(config, inputs.train, inputs.evaluation)
 
 
-def _tokenizer_for(config: TrainConfig) -> Any:
+def _tokenizer_for(config: TrainConfig, name: str) -> Any:
     from transformers import AutoTokenizer
 
-    name = config.model_name_or_path
     try:
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_place(name), local_files_only=offline())
     except (OSError, ValueError) as err:  # transformers has both for a tokenizer that is not there
-        hint = " (offline: HF_HUB_OFFLINE is set)" if offline() else ""
         raise NotFoundError(
-            f"Cannot load the tokenizer of '{name}'{hint}; expected a folder with model and tokenizer, a Hugging Face "
-            f"name that is in the cache or reachable, or one of {', '.join(EMBEDDED)}.{nearest(name, EMBEDDED)}"
+            f"Cannot load the tokenizer of '{name}'{offline_hint()}; expected a folder with model and tokenizer, a "
+            "Hugging Face name that is in the cache or reachable, or one of "
+            f"{', '.join(EMBEDDED)}.{nearest(name, EMBEDDED)}"
         ) from err
+    check_architecture(name)
     fmt = formats.make(config.format)
     fresh = [m for m in fmt.markers if m not in tokenizer.get_vocab()]
     if fresh:
@@ -140,34 +147,42 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     """Run supervised training as configured.
 
     Args:
-        say: takes one line of progress.
+        say: takes one line of progress; of several processes only the first one talks.
         callbacks: transformers callbacks, for progress bars.
 
     Raises:
-        UserError: something in the configuration, the data or the model's place.
+        UserError: something in the configuration, the data or the model's place, or a run that is to go on with other
+            settings than it had.
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
     from heedful.training.sft import sft
 
+    main = is_main()
+    say = say if main else lambda text: None
     folder, resume = _claim(config)
-    checkpoints = folder / "checkpoints"
-    metrics = folder / "metrics.jsonl"
-    main = int(os.environ.get("RANK", "0")) == 0
+    earlier = earlier_run(config, resume) if resume else None
+    place = start_place(config, folder, resumed=resume is not None)
     # Data before weights: a slip in a file should not cost the minutes that a model takes to load.
-    inputs = gather(config, _tokenizer_for(config))
-    plan = make_plan(config, inputs.train, inputs.evaluation, processes=int(os.environ.get("WORLD_SIZE", "1")))
-    say(
-        f"data {config.dataset}: {plan.conversations:,} passes for {plan.targets:,} supporter turns, "
-        f"{plan.tokens:,} tokens (one by one: {plan.separate_tokens:,}); {plan.steps:,} steps"
-    )
-    say(f"model {config.model_name_or_path}")
-    causal = _load_base(config)
+    inputs = gather(config, _tokenizer_for(config, place))
+    plan = make_plan(config, inputs.train, inputs.evaluation, processes=_processes())
+    base_run = earlier.base_run if earlier else inherited(config.model_name_or_path)
+    record = _record(inputs, plan, base_run, earlier)
+    if earlier is not None:
+        refuse_other_inputs(earlier, record, plan)
+    _say_what_comes(say, config, plan, earlier)
+    causal = load_start(config, place)
     _check_positions(inputs, causal)
-    new_tokens = add_markers(causal, inputs.fmt.markers)
+    keeps = keeps_base(config, place)
     if main:
-        _prepare_folder(folder, config, causal, inputs, plan)
-        _forget_after(metrics, _step_of(resume), end=config.eval_steps is None)
+        _prepare_folder(folder, config, causal, keeps=keeps, fresh=resume is None)
+        write_yaml(folder / RESOLVED, {**resolved_values(config), "x_heedful": record})
+        _forget_after(folder / METRICS, step_of(resume), end=config.eval_steps is None)
+    if keeps:
+        say(f"the adapter of {place} becomes part of the base model, which is kept in {folder / BASE}")
+        with _one_sentence_for_a_full_disk(folder):
+            stand_on_base(config, causal, folder, write=main)
+    new_tokens = add_markers(causal, inputs.fmt.markers)
     causal.model = _with_delta(config, causal, new_tokens)
     causal.model.train()
     outcome = sft(
@@ -175,16 +190,50 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         causal,
         inputs.train,
         inputs.evaluation,
-        folder=checkpoints,
+        folder=folder / "checkpoints",
         resume=resume,
-        log=lambda values, step: _append(metrics, {"step": step, **values}),
+        log=lambda values, step: _append(folder / METRICS, {"step": step, **values}),
         callbacks=callbacks,
     )
     causal.model.eval()
     if not main:
         return Run(folder=folder, summary={})
+    with _one_sentence_for_a_full_disk(folder):
+        return _finish(config, causal, inputs, plan, folder, outcome, record)
+
+
+def is_main() -> bool:
+    """Whether this process is the first or the only one; launchers tell by RANK."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _say_what_comes(say: Say, config: TrainConfig, plan: Plan, earlier: Earlier | None) -> None:
+    import torch
+
+    say(
+        f"data {config.dataset}: {plan.conversations:,} passes for {plan.targets:,} supporter turns, "
+        f"{plan.tokens:,} tokens (one by one: {plan.separate_tokens:,}); {plan.steps:,} steps"
+    )
+    note = note_on_steps(earlier, plan) if earlier else None
+    if note is not None:
+        say(note)
+    say(f"model {config.model_name_or_path}")
+    devices = torch.cuda.device_count()
+    if devices > 1 and _processes() == 1:
+        say(
+            f"{devices} GPUs are visible and one process uses one of them; for all of them: "
+            f"torchrun --nproc_per_node {devices} -m heedful train ..."
+        )
+
+
+@contextmanager
+def _one_sentence_for_a_full_disk(folder: Path) -> Iterator[None]:
     try:
-        return _finish(config, causal, inputs, plan, folder, outcome)
+        yield
     except Exception as err:  # safetensors has an error of its own for a full disk
         if not disk_is_full(err):
             raise
@@ -193,7 +242,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
 
 def _claim(config: TrainConfig) -> tuple[Path, Path | None]:
     """The run's folder, and the checkpoint to go on from; a folder that holds a run is not written over."""
-    folder = Path(config.output_dir) if config.output_dir else default_folder(config)
+    folder = Path(config.output_dir) if config.output_dir else _agreed(default_folder(config))
     resume = to_resume(folder / "checkpoints", config.resume_from_checkpoint)
     if resume is None and (newest(folder / "checkpoints") is not None or (folder / "summary.json").is_file()):
         raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
@@ -203,12 +252,16 @@ def _claim(config: TrainConfig) -> tuple[Path, Path | None]:
     return folder, resume
 
 
-def _load_base(config: TrainConfig) -> CausalModel:
+def _agreed(folder: Path) -> Path:
+    """The first process's choice: clocks differ, and a name holds a second."""
+    if _processes() == 1:
+        return folder
     import torch
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
 
-    bf16 = use_bf16(config.precision, on_cpu=not torch.cuda.is_available())
-    # A frozen base can be kept in bf16: autocast would round it so anyway at every step.
-    return load(config.model_name_or_path, dtype="bfloat16" if bf16 and config.delta != "full" else "float32")
+    PartialState(cpu=not torch.cuda.is_available())
+    return Path(broadcast_object_list([str(folder)])[0])
 
 
 def _check_positions(inputs: Inputs, causal: CausalModel) -> None:
@@ -243,33 +296,38 @@ def _with_delta(config: TrainConfig, causal: CausalModel, new_tokens: tuple[int,
     return model
 
 
-def _prepare_folder(folder: Path, config: TrainConfig, causal: CausalModel, inputs: Inputs, plan: Plan) -> None:
+def _prepare_folder(folder: Path, config: TrainConfig, causal: CausalModel, *, keeps: bool, fresh: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise UserError(f"Cannot create output_dir {folder} ({err.strerror}); choose another.") from err
-    need = 3 * 16 * trainable(causal.model)[1] if config.delta == "full" else 1 << 28
+    if fresh:  # what a run that died early has left
+        shutil.rmtree(folder / BASE, ignore_errors=True)
+    parameters = trainable(causal.model)[1]
+    need = 3 * 16 * parameters if config.delta == "full" else (1 << 28) + (4 * parameters if keeps else 0)
     free = shutil.disk_usage(folder).free
     if free < need:
         raise RunError(
             f"{folder} has {free / 2**30:.1f} GiB free, and checkpoints of this run need about {need / 2**30:.1f} GiB; "
             "free some space, choose another output_dir or set save_total_limit: 1."
         )
-    write_yaml(folder / "config.resolved.yaml", resolved(config, inputs.fmt, plan))
 
 
-def resolved(config: TrainConfig, fmt: Format, plan: Plan) -> dict[str, Any]:
-    """Every value of a run with versions and hashes; running it again reproduces the run."""
+def _record(inputs: Inputs, plan: Plan, base_run: dict[str, Any] | None, earlier: Earlier | None) -> dict[str, Any]:
+    """What a run depends on besides its settings: hashes, versions, the run before it, continuations."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    command = " ".join(["heedful", *sys.argv[1:]])
     return {
-        **resolved_values(config),
-        "x_heedful": {
-            "format_fingerprint": fmt.fingerprint,
-            "data_hash": plan.data_hash,
-            "plan": plan.to_dict(),
-            "versions": versions(),
-            "command": " ".join(["heedful", *sys.argv[1:]]),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
+        "format_fingerprint": inputs.fmt.fingerprint,
+        "data_hash": plan.data_hash,
+        "eval_data_hash": inputs.evaluation.hash if inputs.evaluation else None,
+        "processes": _processes(),
+        "base_run": base_run,
+        "plan": plan.to_dict(),
+        "versions": versions(),
+        "command": earlier.record.get("command", command) if earlier else command,
+        "created": earlier.record.get("created", now) if earlier else now,
+        "continued": earlier.continued(command, now) if earlier else [],
     }
 
 
@@ -287,12 +345,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             out[name] = "missing"
     return out
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    if checkpoint is None:
-        return 0
-    return int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
 
 
 def _forget_after(metrics: Path, step: int, *, end: bool) -> None:
@@ -321,18 +373,30 @@ def _append(path: Path, values: dict[str, Any]) -> None:
         file.write(json.dumps(values) + "\n")
 
 
-def _finish(config: TrainConfig, causal: CausalModel, inputs: Inputs, plan: Plan, folder: Path, outcome: Any) -> Run:
+def _finish(
+    config: TrainConfig,
+    causal: CausalModel,
+    inputs: Inputs,
+    plan: Plan,
+    folder: Path,
+    outcome: Any,
+    record: Mapping[str, Any],
+) -> Run:
     trained, everything = trainable(causal.model)
+    base_run = record["base_run"]
+    licence, publishable = combined(config.dataset, inputs.licence, base_run)
     summary: dict[str, Any] = {
         "kind": "train",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "method": config.method,
         "model": config.model_name_or_path,
-        "model_note": causal.note,
+        "model_note": causal.note or (base_run or {}).get("model_note", ""),
+        "base_run": base_run,
         "delta": config.delta,
         "trainable_parameters": trained,
         "parameters": everything,
         "steps": outcome.steps,
+        "weights_step": outcome.weights_step,
         "planned_steps": plan.steps,
         "stopped": outcome.stopped,
         "seconds": round(outcome.seconds, 1),
@@ -340,11 +404,13 @@ def _finish(config: TrainConfig, causal: CausalModel, inputs: Inputs, plan: Plan
         "best_eval_loss": outcome.best_eval_loss,
         "format": inputs.fmt.fingerprint,
         "dataset": config.dataset,
-        "licence": inputs.licence,
+        "licence": licence,
+        "publishable": publishable,
         "data_hash": plan.data_hash,
         "notes": list(inputs.notes),
         "seed": config.seed,
-        "versions": versions(),
+        "continued": record["continued"],
+        "versions": record["versions"],
     }
     causal.model.save_pretrained(str(folder))
     causal.tokenizer.save_pretrained(str(folder))

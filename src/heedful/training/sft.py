@@ -8,6 +8,7 @@ is what enters them: one packed tree per conversation with the loss on every sup
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -33,16 +34,27 @@ from heedful.models.forward import predictions, tensors
 from heedful.models.memory import keep_freed_memory
 from heedful.training.checkpoints import disk_is_full, full_disk, prune, seal, unseal_after
 from heedful.training.config import TrainConfig
-from heedful.training.data import LengthBatches, Prepared
+from heedful.training.data import Filled, LengthBatches, Prepared
+
+CLOCK = "heedful-clock.json"
+"""In a checkpoint, under its seal: the seconds that the run had taken."""
 
 Log = Callable[[dict[str, float], int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a finished loop reports; `stopped` says why it ended (`done`, `time` or `early`)."""
+    """What a finished loop reports.
+
+    Args:
+        steps: taken in all.
+        weights_step: the step whose weights the model has now; an earlier one where that was the best.
+        seconds, tokens: of all legs of a run that was continued, as far as checkpoints know of them.
+        stopped: why it ended: `done`, `time` or `early`.
+    """
 
     steps: int
+    weights_step: int
     seconds: float
     tokens: int
     stopped: str
@@ -72,14 +84,14 @@ def sft(
     """
     at_end = evaluation is not None and config.eval_steps is None
     arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
-    clock = _Clock(config.max_seconds)
-    own: list[TrainerCallback] = [clock, _Best(), _Seal(config.save_total_limit), *callbacks]
+    clock = _Clock(config.max_seconds, earlier=_seconds_of(resume))
+    own: list[TrainerCallback] = [clock, _Best(), _Seal(config.save_total_limit, clock), *callbacks]
     if config.early_stopping_patience is not None:
         own.append(EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold))
     trainer = ConversationTrainer(
         model=causal.model,
         args=arguments,
-        train_dataset=train.trees,
+        train_dataset=Filled(train.trees, pad_id=causal.pad_id),
         eval_dataset=evaluation.trees if evaluation else None,
         data_collator=Collator(causal.pad_id),
         callbacks=own,
@@ -90,7 +102,6 @@ def sft(
     trainer.remove_callback(PrinterCallback)
     if causal.device.type == "cpu":
         keep_freed_memory()
-    begun = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
@@ -102,7 +113,8 @@ def sft(
     early = steps < trainer.state.max_steps and not clock.rang
     return Outcome(
         steps=steps,
-        seconds=time.monotonic() - begun,
+        weights_step=_weights_step(trainer),
+        seconds=clock.seconds(),
         tokens=trainer.state.num_input_tokens_seen,
         stopped="time" if clock.rang else "early" if early else "done",
         best_eval_loss=None if best is None else float(best),
@@ -116,8 +128,10 @@ class Collator:
         self.pad_id = pad_id
 
     def __call__(self, trees: Sequence[TokenTree]) -> dict[str, torch.Tensor]:
-        packed = pack(trees, pad_id=self.pad_id)
-        return {**tensors(packed), "filled": torch.tensor(packed.filled)}
+        # A filler enters only where there is nothing else: every process has to take its part in the step.
+        real = [tree for tree in trees if len(tree.label)]
+        packed = pack(real or trees[:1], pad_id=self.pad_id)
+        return {**tensors(packed), "filled": torch.tensor(packed.filled if real else 0)}
 
 
 class ConversationTrainer(Trainer):
@@ -132,10 +146,14 @@ class ConversationTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        trees: list[TokenTree] = train_dataset if train_dataset is not None else self.train_dataset
-        world = max(1, self.args.world_size)
-        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * world
-        self.sampler = LengthBatches([len(t) for t in trees], global_batch=size, seed=self.args.seed)
+        trees: Filled = train_dataset if train_dataset is not None else self.train_dataset
+        together = self.args.per_device_train_batch_size * max(1, self.args.world_size)
+        self.sampler = LengthBatches(
+            [len(t) for t in trees.trees],
+            global_batch=together * self.args.gradient_accumulation_steps,
+            seed=self.args.seed,
+            fill=together if self.args.world_size > 1 else 1,
+        )
         return self.sampler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
@@ -215,19 +233,36 @@ class _Epoch(TrainerCallback):
 
 
 class _Clock(TrainerCallback):
-    """Ends training when its time is over."""
+    """Ends training when its time is over, and measures the last step, so that it can be the best one.
 
-    def __init__(self, limit: float | None) -> None:
-        self.limit, self.begun, self.rang = limit, time.monotonic(), False
+    Args:
+        limit: seconds from now on.
+        earlier: seconds that the run took before it was continued.
+    """
+
+    def __init__(self, limit: float | None, *, earlier: float) -> None:
+        self.limit, self.earlier, self.begun, self.rang = limit, earlier, time.monotonic(), False
+
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return self.earlier + time.monotonic() - self.begun
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if (
-            self.limit is not None
-            and time.monotonic() - self.begun > self.limit
-            and state.global_step < state.max_steps
-        ):
+        last = state.global_step >= state.max_steps
+        if not last and self.limit is not None and self._is_over(args, self.limit):
             # Saved as well, so that `--resume` goes on from here and not from the last round number.
             self.rang = control.should_training_stop = control.should_save = True
+        if (last or self.rang) and args.load_best_model_at_end:
+            control.should_evaluate = control.should_save = True
+
+    def _is_over(self, args: Any, limit: float) -> bool:
+        over = time.monotonic() - self.begun > limit
+        if args.world_size > 1:
+            # Clocks differ, and a process that stopped alone would leave the others waiting for it.
+            flag = torch.tensor(int(over), device=args.device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            over = bool(flag.item())
+        return over
 
 
 class _Best(TrainerCallback):
@@ -243,13 +278,18 @@ class _Best(TrainerCallback):
 class _Seal(TrainerCallback):
     """Seals a checkpoint once all its files are written, and only then deletes older ones."""
 
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
+    def __init__(self, keep: int, clock: _Clock) -> None:
+        self.keep, self.clock = keep, clock
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_save = False  # it was on when the checkpoint was written
         if state.is_world_process_zero:
             unseal_after(Path(args.output_dir), state.global_step)
+        # A checkpoint's state has the rhythms of its time and the place where its run was then.
+        state.compute_steps(args, state.max_steps)
+        here = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if here.is_dir():
+            state.best_model_checkpoint = str(here)
 
     def on_save(
         self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
@@ -264,6 +304,7 @@ class _Seal(TrainerCallback):
         if args.world_size > 1:
             torch.distributed.barrier()  # every process writes the state of its random numbers
         if state.is_world_process_zero and folder.is_dir():
+            (folder / CLOCK).write_text(json.dumps({"seconds": self.clock.seconds()}), "utf-8")
             seal(folder)
             best = state.best_model_checkpoint
             prune(folder.parent, keep=self.keep, spare=Path(best) if best else None)
@@ -271,7 +312,7 @@ class _Seal(TrainerCallback):
 
 def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bool) -> TrainingArguments:
     at_steps = evaluates and config.eval_steps is not None
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=on_cpu,
         seed=config.seed,
@@ -308,6 +349,26 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
         log_level="error",
         **({"activation_checkpointing": True} if config.gradient_checkpointing else {}),
     )
+    return one_device(arguments)
+
+
+def one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Let one process use one GPU: nn.DataParallel would cut a packed batch where its rows are, not its targets."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _weights_step(trainer: ConversationTrainer) -> int:
+    state, best = trainer.state, trainer.state.best_model_checkpoint
+    taken_back = trainer.args.load_best_model_at_end and best is not None and Path(best).is_dir()
+    return int(state.best_global_step if taken_back and state.best_global_step else state.global_step)
+
+
+def _seconds_of(checkpoint: Path | None) -> float:
+    if checkpoint is None or not (checkpoint / CLOCK).is_file():
+        return 0.0
+    return float(json.loads((checkpoint / CLOCK).read_text("utf-8"))["seconds"])
 
 
 def _save_steps(config: TrainConfig) -> int:
