@@ -95,6 +95,19 @@ def test_view_prints_every_value_whole_although_piped(place: Path, call: Call) -
     assert "report:" in out
 
 
+def test_view_as_markdown(place: Path, call: Call) -> None:
+    code, out, err = call("eval", "view", place / "one", "--markdown")
+    assert (code, err) == (0, "")
+    summary = json.loads((place / "one" / "summary.json").read_text("utf-8"))
+    head, _, columns, rule, *rows = out.rstrip().split("\n")
+    assert summary["corpus"]["hash"] in head
+    assert summary["command"] in head
+    assert columns.count("|") == rule.count("|") == len(SYSTEMS) + 2
+    assert all(row.count("|") == len(SYSTEMS) + 2 for row in rows)
+    bleu = summary["systems"][0]["metrics"]["bleu2"]
+    assert f"| BLEU-2 | {bleu['value']:.2f} ({bleu['low']:.2f}–{bleu['high']:.2f}) |" in out
+
+
 def test_words_in_brackets_are_words_and_not_markup(place: Path) -> None:
     summary = json.loads((place / "one" / "summary.json").read_text("utf-8"))
     table = summary_table({**summary, "title": "[red]x[/red]"})

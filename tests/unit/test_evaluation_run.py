@@ -105,10 +105,6 @@ def replies(folder: Path, name: str = "trained") -> dict[str, str]:
     return {r["id"]: r["reply"] for r in found}
 
 
-
-
-
-
 TIGHT = 70
 """Tokens: some turns with their answers fit, some do not."""
 

@@ -164,17 +164,16 @@ def test_a_moved_run_goes_on_with_its_best_checkpoint(bench: Bench, tmp_path: Pa
     """The state of a checkpoint names the best one by its path, which is another one now."""
     values: dict[str, Any] = {
         "eval_split": "valid",
-        "eval_steps": 1,
-        "save_steps": 1,
-        "delta": "full",
-        "learning_rate": 0.02,
+        "eval_steps": 2,
+        "save_steps": 2,
+        "learning_rate": 0.1,
         "lr_scheduler_type": "constant",
         "max_train_conversations": 2,
-        "max_steps": 16,
+        "max_steps": 14,
     }
     expected = bench.run(str(tmp_path / "whole"), **values)
-    assert expected.summary["weights_step"] < 14
-    killed = bench.crash(str(tmp_path / "killed"), 16, **values)
+    assert expected.summary["weights_step"] < 12
+    killed = bench.crash(str(tmp_path / "killed"), 14, **values)
     shutil.move(killed, tmp_path / "moved")
     again = bench.run(str(tmp_path / "moved"), resume_from_checkpoint=True, **values)
     assert_same_run(again.folder, expected.folder)

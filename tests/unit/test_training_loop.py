@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from training_kit import Bench, assert_same_run, losses, metrics, weights
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from heedful import corpora, formats
 from heedful.errors import UserError
@@ -22,10 +22,11 @@ from heedful.formats import Sample
 from heedful.models.causal import load, use_bf16
 from heedful.models.forward import likelihood
 from heedful.models.memory import keep_freed_memory
-from heedful.training import TrainConfig, dry_run
+from heedful.training import Run, TrainConfig, dry_run, train
 from heedful.training.config import TrainConfig as Config
-from heedful.training.data import LengthBatches, prepare
+from heedful.training.data import Filled, LengthBatches, prepare
 from heedful.training.plan import estimate_memory, steps_of
+from heedful.training.sft import Collator, one_device
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +217,64 @@ def test_max_seconds_stops_and_keeps_what_was_learnt(bench: Bench) -> None:
     assert "the time was over" in (run.folder / "README.md").read_text("utf-8")
 
 
+TRAP: dict[str, Any] = {
+    "max_train_conversations": 2,
+    "eval_split": "valid",
+    "save_steps": 4,
+    "eval_steps": 4,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+}
+
+
+class LateAfter(TrainerCallback):
+    """Makes the time be over as step `step` ends."""
+
+    def __init__(self, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.step, self.monkeypatch = step, monkeypatch
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step - 1:
+            self.monkeypatch.setattr("heedful.training.sft._Clock._is_over", lambda self, args, limit: True)
+
+
+def eval_losses(folder: Path) -> dict[int, float]:
+    return {int(r["step"]): r["eval_loss"] for r in metrics(folder) if "eval_loss" in r}
+
+
+def assert_weights_of(bench: Bench, run: Run, step: int, loss: float) -> None:
+    causal = load(str(run.folder), device="cpu")
+    assert mean_nll(causal, samples_of(bench, "valid", causal.tokenizer)) == pytest.approx(loss, abs=1e-4)
+    assert run.summary["weights_step"] == step
+    assert f"| weights | those of step {step} |" in (run.folder / "README.md").read_text("utf-8")
+
+
+def test_what_was_learnt_up_to_the_end_of_the_time_counts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last evaluation was at step 4; at the stop in step 7 there is another, and its weights are the best."""
+    run = bench.run("late", LateAfter(7, monkeypatch), max_seconds=600, max_steps=40, **TRAP)
+    assert (run.summary["stopped"], run.summary["steps"]) == ("time", 7)
+    curve = eval_losses(run.folder)
+    assert list(curve) == [4, 7]
+    assert curve[7] < curve[4]
+    assert run.summary["best_eval_loss"] == curve[7]
+    assert_weights_of(bench, run, 7, curve[7])
+
+
+def test_the_last_step_is_measured_too(bench: Bench) -> None:
+    run = bench.run("odd end", max_steps=6, **TRAP)
+    curve = eval_losses(run.folder)
+    assert list(curve) == [4, 6]
+    assert_weights_of(bench, run, 6, curve[6])
+
+
+def test_an_earlier_best_step_is_named(bench: Bench) -> None:
+    run = bench.run("early best", max_steps=14, **{**TRAP, "eval_steps": 2, "save_steps": 2, "learning_rate": 0.1})
+    curve = eval_losses(run.folder)
+    best = min(curve, key=lambda step: curve[step])
+    assert best < 14
+    assert_weights_of(bench, run, best, curve[best])
+
+
 # ---------------------------------------------------------------- plan
 
 SHAPES: list[dict[str, Any]] = [
@@ -285,6 +344,10 @@ def test_every_conversation_once_an_epoch(n: int, size: int) -> None:
     assert sorted(found) == list(range(n))
     assert found == order(lengths, size=size)
     assert len(LengthBatches(lengths, global_batch=size, seed=0)) == n
+    for fill in (2, 4):  # several processes
+        filled = list(LengthBatches(lengths, global_batch=size, seed=0, fill=fill))
+        assert filled == found + [n] * (-n % fill)
+        assert len(LengthBatches(lengths, global_batch=size, seed=0, fill=fill)) == len(filled)
     if n > 4 * size:
         assert found != order(lengths, size=size, epoch=1)
         assert found != order(lengths, size=size, seed=1)
@@ -316,7 +379,39 @@ def test_nothing_to_learn_from_is_said(bench: Bench) -> None:
         prepare([c.before(1) for c in opener], formats.make("chat"), tokenizer, max_length=1024)
 
 
+def test_a_filler_adds_nothing(bench: Bench) -> None:
+    tokenizer = load(str(bench.model), device="cpu").tokenizer
+    trees = prepare(corpora.load(str(bench.data), "train"), formats.make("chat"), tokenizer, max_length=1024).trees[:2]
+    filled, collate = Filled(trees, pad_id=7), Collator(7)
+    assert len(filled) == 2
+    assert [filled[0], filled[1]] == trees
+    with pytest.raises(IndexError):
+        filled[3]
+    alone = collate([filled[2], filled[2]])
+    assert (alone["input_ids"].tolist(), len(alone["label"]), int(alone["filled"])) == ([[7]], 0, 0)
+    mixed, plain = collate([filled[0], filled[2]]), collate([trees[0]])
+    assert set(mixed) == set(plain)
+    for name, value in plain.items():
+        torch.testing.assert_close(mixed[name], value)
+
+
 # ---------------------------------------------------------------- machine
+
+
+def test_one_process_uses_one_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nn.DataParallel, which transformers takes for several, would cut packed batches wrongly."""
+    several = TrainingArguments(output_dir=str(bench.root / "x"), use_cpu=True, report_to="none")
+    several._n_gpu = 4
+    assert several.train_batch_size == 4 * several.per_device_train_batch_size
+    assert one_device(several).n_gpu == 1
+    assert several.train_batch_size == several.per_device_train_batch_size
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    said: list[str] = []
+    train(TrainConfig(**bench.values("four", max_steps=1)), say=said.append)
+    assert [x for x in said if "GPU" in x] == [
+        "4 GPUs are visible and one process uses one of them; for all of them: torchrun --nproc_per_node 4 -m heedful "
+        "train ..."
+    ]
 
 
 def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:

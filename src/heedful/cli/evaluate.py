@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,18 @@ def list_command(folder: str, as_json: bool) -> None:
 @eval_group.command(name="view")
 @click.argument("folder")
 @click.option("--open", "open_page", is_flag=True, help="Open the report in a browser.")
-def view_command(folder: str, open_page: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Print a Markdown table with what is needed to repeat it, for a log.")
+def view_command(folder: str, open_page: bool, markdown: bool) -> None:
     """Print the table of an evaluation again.
 
     \b
     heedful eval view runs/demo/eval/commons-test --open
+    heedful eval view runs/demo/eval/commons-test --markdown >> LOG.md
     """
     path = Path(folder)
+    if markdown:
+        click.echo(markdown_table(read_summary(path)))
+        return
     console().print(summary_table(read_summary(path)))
     click.echo(f"report: {path / 'report.html'}")
     if open_page:
@@ -136,16 +142,51 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_column("metric")
     for system in summary["systems"]:
         table.add_column(escape(system["name"]), justify="right")
-    for name, about in summary["metrics"].items():
-        cells = []
-        for system in summary["systems"]:
-            m = system["metrics"].get(name) or {}
-            value, low, high = m.get("value"), m.get("low"), m.get("high")
-            interval = "" if low is None or value is None else f" [dim]{number(low)}–{number(high)}[/dim]"
-            cells.append(number(value) + interval)
-        if any(c != "—" for c in cells):
-            table.add_row(about["title"], *cells)
+    for title, cells in _cells(summary):
+        table.add_row(title, *(f"{value} [dim]{interval}[/dim]" if interval else value for value, interval in cells))
     return table
+
+
+def markdown_table(summary: dict[str, Any]) -> str:
+    """The same as Markdown, under a line with command, date, seed, hash of the data and machine."""
+    corpus, machine = summary["corpus"], summary["machine"]
+    training = (summary["training"] or {}).get("summary")
+    facts = [
+        f"`{summary['command']}`" if summary["command"] else "",
+        summary["created"][:10],
+        f"seed {summary['seed']}",
+        f"{corpus['targets']:,} replies of {corpus['conversations']:,} dialogues, data {corpus['hash']}",
+        f"format {summary['format']}",
+        f"training: {training}" if training else "",
+        machine["gpu"] or f"{machine['cores']} cores, no GPU",
+        *sorted({s["note"] for s in summary["systems"] if s["note"]}),
+    ]
+    names = [s["name"] for s in summary["systems"]]
+    lines = [
+        "; ".join(fact for fact in facts if fact) + ".",
+        "",
+        f"| 95 % intervals over dialogues | {' | '.join(names)} |",
+        f"|---|{'---:|' * len(names)}",
+    ]
+    for title, cells in _cells(summary):
+        shown = [f"{value} ({interval})" if interval else value for value, interval in cells]
+        lines.append(f"| {title} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _cells(summary: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Per metric that any system has: its title, and value and interval per system."""
+    for name, about in summary["metrics"].items():
+        found = [system["metrics"].get(name) or {} for system in summary["systems"]]
+        if all(m.get("value") is None for m in found):
+            continue
+        yield (
+            about["title"],
+            [
+                (number(m.get("value")), "" if m.get("low") is None else f"{number(m['low'])}–{number(m['high'])}")
+                for m in found
+            ],
+        )
 
 
 def vars_of(record: Any) -> dict[str, Any]:

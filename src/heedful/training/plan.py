@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from heedful.errors import NotFoundError
 from heedful.models.causal import resolve_path
 from heedful.training.config import TrainConfig
 from heedful.training.data import Prepared
@@ -93,7 +94,10 @@ def estimate_memory(config: TrainConfig, *, row_tokens: int) -> int:
 
 def model_shape(name: str) -> tuple[int, int, int, int] | None:
     """(hidden size, layers, vocabulary, parameters) from a model's config.json, or None if it is not on this disk."""
-    path = Path(resolve_path(name))
+    try:
+        path = Path(resolve_path(name))
+    except NotFoundError:  # the base of an adapter, or the run that a resumed one came from, may have gone
+        return None
     if (path / "adapter_config.json").is_file():
         base = json.loads((path / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path", "")
         return model_shape(base) if base else None
