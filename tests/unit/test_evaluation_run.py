@@ -226,6 +226,7 @@ def test_report_holds_the_values(done: Evaluation) -> None:
 def test_examples_follow_their_rules(done: Evaluation) -> None:
     examples = done.summary["examples"]
     assert [e["rule"] for e in examples] == ["random"] * 3 + ["best"] * 3 + ["worst"] * 3
+    assert len({e["id"].rpartition("/")[0] for e in examples[:3]}) == 3  # of three dialogues
     stored = {name: {r["id"]: r for r in records(done.folder, name)} for name in SYSTEMS}
     for e in examples:
         for name in SYSTEMS:

@@ -198,8 +198,7 @@ def _examples(
             ranked = [int(i) for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
             best = [("best", f"highest {EXAMPLE_METRIC} of {main.name}", i) for i in ranked[::-1][:n]]
             chosen = best + [("worst", f"lowest {EXAMPLE_METRIC} of {main.name}", i) for i in ranked[:n]]
-    drawn = np.random.default_rng(config.seed).choice(len(traces), size=n, replace=False).tolist() if n else []
-    chosen = [("random", f"drawn with seed {config.seed}", i) for i in drawn] + chosen
+    chosen = [("random", f"drawn with seed {config.seed}", i) for i in _drawn(traces, n, config.seed)] + chosen
     by_id = {c.id: c for c in conversations}
     # A place where a system had nothing to say shows nothing, not an empty reply.
     replies = {s.name: {t.id: None if t.finish == "error" else t.reply for t in s.traces or ()} for s in systems}
@@ -218,6 +217,17 @@ def _examples(
             }
         )
     return out
+
+
+def _drawn(traces: Sequence[Trace], n: int, seed: int) -> list[int]:
+    """Places of `n` different dialogues (fewer where there are fewer): a dialogue by lot, then a place in it by lot."""
+    by_dialogue: dict[str, list[int]] = {}
+    for i, trace in enumerate(traces):
+        by_dialogue.setdefault(trace.conversation_id, []).append(i)
+    draw = np.random.default_rng(seed)
+    dialogues = list(by_dialogue.values())
+    order = draw.permutation(len(dialogues))[:n]
+    return [int(draw.choice(dialogues[i])) for i in order]
 
 
 def _training(folder: Path) -> dict[str, Any] | None:
