@@ -162,6 +162,7 @@ SUMMARY: dict[str, Any] = {
             "rule": "worst",
             "why": "lowest BLEU-2 of sft",
             "id": "lantern-012/t3",
+            "risk": ["thoughts"],
             "context": [{"role": "user", "text": "My bread did not rise."}],
             "reference": "Oh no. Was the yeast old?",
             "replies": {"fixed": "I am sorry that this is hard.", "base": "", "sft": "What happened then?"},

@@ -122,11 +122,15 @@ class Said(_Record):
 
 
 class Example(_Record):
-    """One place of the corpus with what each system wrote there. `rule` and `why` say how it was chosen."""
+    """One place of the corpus with what each system wrote there. `rule` and `why` say how it was chosen.
+
+    `risk` holds the risk labels of the turns shown: where it is not empty, no draft of a model belongs.
+    """
 
     rule: str
     why: str
     id: str
+    risk: tuple[str, ...] = ()
     context: tuple[Said, ...] = Field(repr=False)
     reference: str | None = Field(repr=False)
     replies: Mapping[str, str | None] = Field(repr=False)

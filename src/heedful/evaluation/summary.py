@@ -211,6 +211,7 @@ def _examples(
                 "rule": rule,
                 "why": why,
                 "id": trace.id,
+                "risk": sorted({v for t in turns for v in t.values("risk")} - {"denied"}),
                 "context": [{"role": t.role, "text": t.text} for t in turns],
                 "reference": trace.reference or "",
                 "replies": {name: found[trace.id] for name, found in replies.items() if trace.id in found},
