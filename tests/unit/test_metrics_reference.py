@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import needs
 from heedful.errors import NotFoundError
 from heedful.scoring import Rows, score
 from heedful.scoring.files import read
 from heedful.scoring.published import FIXED_REPLY, GLHG_PRINTED
 from heedful.scoring.text import published_tokens
-from heedful.scoring.wordnet import load
+from heedful.scoring.wordnet import find, load
 
 WORDS = (
     "i you feel feeling felt sad sorrow grief grieves hear sorry that's it's tired, alone; work (maybe) what? yes! no. "
@@ -210,11 +211,7 @@ def test_synonyms_raise_meteor(tiny_wordnet: Path) -> None:
 
 
 def test_meteor_on_the_real_wordnet() -> None:
-    data = pytest.importorskip("nltk.data")
-    try:
-        data.find("corpora/wordnet")
-    except LookupError:
-        pytest.skip("needs WordNet: run scripts/wordnet.py and set NLTK_DATA")
+    needs(find(), "needs WordNet: install wordnet-base and wordnet-sense-index, then `make words`")
     meteor_score = pytest.importorskip("nltk.translate.meteor_score").meteor_score
     rows = pairs(60, 2)
     both = zip(rows.texts("reference"), rows.texts("hypothesis"), strict=True)
