@@ -1,8 +1,7 @@
-"""Keep freed memory in the process: on a CPU, a training step spends up to a third of its time on page faults.
+"""Keep freed memory in the process: on a CPU, a training step otherwise spends a good part of its time on page faults.
 
 glibc hands every large block back to the system when it is freed and asks for it again, page by page, in the next
-step. Measured on 2 cores (LoRA on SmolLM2-135M, 4 conversations a step): 187 -> 270 tokens/s at 943 tokens a row,
-305 -> 321 at 448.
+step. `scripts/bench.py sft` gives this setting to both sides.
 """
 
 from __future__ import annotations
