@@ -87,7 +87,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         r"no option 'one_sidd'\. Did you mean 'one_sided'\?",
     ),
     "unknown split": ({"train_split": "trian"}, r"no conversation with split 'trian'\. Did you mean 'train'\?"),
-    "split that is not there": ({"eval_split": "test"}, r"no conversation with split 'test'\..*: 'train', 'valid'\.$"),
+    "split that is not there": ({"eval_split": "test"}, r"with split 'test'\..*: 'train', 'valid'\. Give"),
     "turn longer than max_length": ({"max_length": 20}, r"'toy-1-0', turn 1: .*max_length = 20 tokens; raise max_len"),
     "all turns longer than max_length": (
         {"max_length": 20, "overlong": "skip"},

@@ -96,9 +96,13 @@ def show(name: str, split: str | None, wanted: str | None, show_text: bool, path
         click.echo("example (invented):")
         for message in known.info.example["messages"]:
             click.echo(f"  {message['role']}: {message['content']}")
-    if conversation is None:
-        click.echo("not here; `heedful data check` says how to get it.")
+    if conversation is None and known:
+        try:
+            known.require(path)
+        except NotFoundError as err:
+            click.echo(f"not here: {err}")
         return
+    assert conversation is not None
     _show_talk(conversation, show_text)
 
 

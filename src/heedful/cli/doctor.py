@@ -122,6 +122,9 @@ def _models() -> list[Finding]:
 
 
 def _corpora() -> list[Finding]:
+    named = os.environ.get(DATA_VARIABLE)
+    if named and not Path(named).is_dir():
+        return [Finding(what="corpora", found=f"{DATA_VARIABLE} names '{named}', which is no folder", ok=False)]
     here = [name for name in corpora.names() if corpora.get(name).locate() is not None]
     away = [name for name in corpora.names() if name not in here]
     advice = f"put their folders under {DATA_VARIABLE}; heedful data show NAME says where to ask" if away else ""

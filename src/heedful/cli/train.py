@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from heedful.cli.output import Progress, training_progress
+from heedful.errors import ConfigError
 from heedful.settings import apply_overrides, check, read_yaml
 from heedful.training.config import TrainConfig
 from heedful.training.plan import Plan
@@ -18,7 +19,15 @@ def read_config(file: str | None, overrides: tuple[str, ...], *, resume: bool) -
     """The checked configuration from a file and `key=value` words."""
     if file is not None and "=" in file:
         overrides, file = (file, *overrides), None
+    if file is not None and file.endswith((".jsonl", ".jsonl.gz", ".json", ".csv")):
+        raise ConfigError(f"'{file}' looks like data, and a YAML file of settings was expected; write dataset={file}.")
     values = read_yaml(file) if file else {}
+    if file is not None and not values:
+        raise ConfigError(f"{file} holds no setting; leave it out for the defaults, or write at least a dataset.")
+    if "decoding" in values or "metrics" in values:
+        raise ConfigError(
+            f"{file} holds settings of an evaluation; use it with heedful eval run MODEL --config {file}."
+        )
     # A resolved file of an earlier run carries its record along; that part is no setting.
     values.pop("x_heedful", None)
     if resume:

@@ -59,7 +59,8 @@ def load_jsonl(path: str | Path, split: str | None = None, *, one_sided: OneSide
         known = sorted({c.split for c in conversations if c.split})
         raise NotFoundError(
             f"{path} has no conversation with split '{split}'.{nearest(split, known)} "
-            f"Splits in the file: {', '.join(map(shown, known)) or 'none'}."
+            f'Splits in the file: {", ".join(map(shown, known)) or "none"}. Give lines a "split", or ask for none '
+            "(train_split=null eval_split=null in training, split=null in an evaluation)."
         )
     return chosen
 

@@ -23,7 +23,7 @@ from heedful.evaluation.report import write as write_report
 from heedful.evaluation.summary import System, summarise
 from heedful.evaluation.traces import Records, private
 from heedful.formats import Format, Overlong, Sample
-from heedful.models.causal import CausalModel, add_markers, fingerprint, load
+from heedful.models.causal import CausalModel, add_markers, check_architecture, fingerprint, load, need_train_extra
 from heedful.models.forward import SampleLoss, likelihood
 from heedful.models.generate import generate
 from heedful.models.talk import unwritable
@@ -108,6 +108,8 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
         UserError: something in configuration, data or model.
     """
     setting = settle(config)
+    need_train_extra()
+    check_architecture(config.model_name_or_path)  # before anything is written
     begun = time.monotonic()
     conversations = _load(setting, config.split, config.max_conversations)
     prepared = [setting.fmt.prepare(c) for c in conversations]

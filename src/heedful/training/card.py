@@ -26,7 +26,7 @@ a medical device.** A person who answers for the conversation reads every draft 
 |---|---|
 | base model | {base}{note} |{before}
 | method | {method}, {delta}: {trained:,} of {parameters:,} parameters trained |
-| data | {dataset}, split `{split}`: {targets:,} supporter turns in {conversations:,} passes; hash `{data_hash}` |
+| data | {dataset}, split `{split}`: {targets:,} supporter turns, {conversations:,} rows an epoch; hash `{data_hash}` |
 | licence of the data | {licence} |
 | input format | `{format}` |
 | steps | {steps:,} of {planned_steps:,} planned ({stopped}), {tokens:,} tokens, {seconds:,.0f} s |
@@ -34,7 +34,8 @@ a medical device.** A person who answers for the conversation reads every draft 
 | seed | {seed} |
 | best validation loss | {best} |
 
-`config.resolved.yaml` holds every setting and version; `heedful train config.resolved.yaml` repeats {repeats}.
+`config.resolved.yaml` holds every setting and version. `heedful train config.resolved.yaml output_dir=NEW` repeats
+{repeats}.
 
 ## What the data say about sharing it
 {sharing}

@@ -72,13 +72,17 @@ def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None,
     )
 
 
+LIBRARIES = 800 << 20
+"""Bytes that Python, torch, transformers and peft take before a model is there (CPU build of torch 2.13)."""
+
+
 def estimate_memory(config: TrainConfig, *, row_tokens: int) -> int:
     """Bytes at the peak of a step: weights, gradients, Adam's two moments, activations and logits.
 
     Activations: about 34 bytes per token, layer and hidden unit in 16 bit (Korthikanti et al. 2022, without the
     attention matrix, which sdpa does not keep), twice that in fp32; one layer's worth with gradient checkpointing.
-    Logits: fp32, their gradient and the log-softmax. On this machine the estimate was within 25 % of the measured peak
-    (`make bench`).
+    Logits: fp32, their gradient and the log-softmax. The libraries themselves: `LIBRARIES`. A rule of thumb; `make bench`
+    prints it beside the measured peak.
     """
     shape = model_shape(config.model_name_or_path)
     if shape is None:
@@ -89,7 +93,7 @@ def estimate_memory(config: TrainConfig, *, row_tokens: int) -> int:
     layers_kept = 1 + layers / 8 if config.gradient_checkpointing else layers
     activations = 34 * wide * row_tokens * width * layers_kept
     logits = 3 * 4 * row_tokens * vocabulary
-    return round(4 * parameters + 12 * trained + activations + logits)
+    return round(LIBRARIES + 4 * parameters + 12 * trained + activations + logits)
 
 
 def model_shape(name: str) -> tuple[int, int, int, int] | None:
