@@ -322,7 +322,7 @@ def test_a_dry_run_shows_settings_and_sizes_and_does_nothing(bench: Bench, call:
         f"{plan['targets']:,} supporter turns in 12 passes, {plan['tokens']:,} tokens",
         "4 steps",
         f"tokens in all steps: {plan['tokens_in_all']:,}; longest pass: {plan['longest']:,} tokens",
-        "estimated memory at the peak: 0.0 GiB",
+        "estimated memory at the peak: 0.5 GiB",
         plan["data_hash"],
     ):
         assert text in sizes

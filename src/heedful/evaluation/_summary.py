@@ -22,6 +22,9 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe
 Number = Annotated[float | None, AfterValidator(lambda v: v if v is not None and math.isfinite(v) else None)]
 """A float, or None where there is none; NaN and the infinities are none."""
 
+LEVEL = 0.05
+"""A difference is claimed only where p, if the score has one, is below this."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -90,7 +93,11 @@ class MetricInfo(_Record):
 
 
 class Comparison(_Record):
-    """Paired bootstrap over dialogues on one metric: `a` minus `b`, the 95 % interval of that, and p."""
+    """Paired comparison over dialogues on one metric: `a` minus `b`, its 95 % bootstrap interval, and p.
+
+    p belongs to the test under which the systems are alike (replies of whole dialogues swapped at random); None where a
+    score has no such test, and then the interval alone decides.
+    """
 
     a: str
     b: str
@@ -102,13 +109,15 @@ class Comparison(_Record):
 
     @property
     def sign(self) -> int | None:
-        """1 or -1 where the interval excludes zero, 0 where it holds it, None without an interval.
+        """1 or -1 where the interval excludes zero and p is below 0.05, 0 where not both hold, None without an interval.
 
         Redrawn values of a score that is no mean (distinct-n) can lie all on one side of the value itself; an interval
         on the other side of zero than its difference supports no claim and counts as 0.
         """
         if self.difference is None or self.low is None or self.high is None:
             return None
+        if self.p is not None and self.p >= LEVEL:
+            return 0
         if self.low > 0 and self.difference > 0:
             return 1
         return -1 if self.high < 0 and self.difference < 0 else 0

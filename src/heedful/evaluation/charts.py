@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
 _MOST_POINTS = 400
 _REACH = 46  # half the width of a forest row that the scale takes, in %
@@ -20,31 +21,33 @@ _INK, _SOFT = "var(--ink,#1b1b1b)", "var(--rule,#c9c9c9)"
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One line: `y` over `x` (equal lengths; None breaks the line). `colour` is any CSS colour."""
+    """One line: `y` over `x` (equal lengths; None breaks the line). `colour` is any CSS colour.
+
+    `style`: `solid`, `dashed`, or `dots` (no line; each point is labelled with its value, so for few points).
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
     colour: str
-    style: str = "solid"
+    style: Literal["solid", "dashed", "dots"] = "solid"
 
     def points(self) -> list[tuple[float, float | None]]:
         return list(zip(self.x, self.y, strict=True))
 
 
-def forest_row(*, value: float, low: float | None, high: float | None, limit: float) -> str:
+def forest_row(*, value: float, low: float | None, high: float | None, limit: float, claimed: bool) -> str:
     """A point with its interval on a line from -limit to limit, zero in the middle.
 
-    The dot is filled where interval and value lie on one side of zero, else hollow. The numbers
-    stand beside the picture in the table, so screen readers skip it.
+    The dot is filled where the page claims a difference (`claimed`), else hollow. The numbers stand beside the picture
+    in the table, so screen readers skip it.
     """
     parts = [_line("50%", 0, "50%", 28, _INK, "1", "stroke-dasharray='2 2'")]
-    sure = low is not None and high is not None and (min(low, value) > 0 or max(high, value) < 0)
     if low is not None and high is not None:
         left, right = _across(low, limit), _across(high, limit)
         parts.append(_line(left, 14, right, 14, "var(--mark,#0072B2)", "3"))
         parts += [_line(x, 9, x, 19, "var(--mark,#0072B2)", "2") for x in (left, right)]
-    fill = "var(--mark,#0072B2)" if sure else "var(--paper,#ffffff)"
+    fill = "var(--mark,#0072B2)" if claimed else "var(--paper,#ffffff)"
     parts.append(
         f"<circle cx='{_across(value, limit)}' cy='14' r='5' stroke-width='2' "
         f"style='fill:{fill};stroke:var(--mark,#0072B2)'/>"
@@ -89,6 +92,15 @@ def curves(lines: Sequence[Curve], *, title: str, x_label: str) -> str:
         share = 0.5 if x_high == x_low else (value - x_low) / (x_high - x_low)
         parts.append(_text(f"{_LEFT + _WIDE * share:.2f}%", _TOP + _TALL + 18, f"{value:,.0f}", anchor=anchor))
     parts.append(_text(f"{_LEFT + _WIDE / 2}%", _TOP + _TALL + 36, x_label, anchor="middle"))
+    for line, points in thin:
+        for x, y in points if line.style == "dots" else ():
+            if y is not None:
+                share = 0.5 if x_high == x_low else (x - x_low) / (x_high - x_low)
+                down = _TOP + _TALL * (y_high - y) / (y_high - y_low)
+                anchor = "end" if share > 0.5 else "start"
+                shift = -1.5 if share > 0.5 else 1.5
+                label = f"{line.name}: {y:.{places + 1}f}"
+                parts.append(_text(f"{_LEFT + _WIDE * share + shift:.2f}%", down - 8, label, anchor=anchor))
     drawn = "".join(_path(line, points, at) for line, points in thin)
     # The inner picture stretches with the page; its strokes do not (vector-effect).
     parts.append(
@@ -140,6 +152,8 @@ def _path(line: Curve, points: Sequence[tuple[float, float | None]], at: Callabl
         f"fill='none' style='stroke:{escape(line.colour)}' stroke-linecap='round' vector-effect='non-scaling-stroke'"
     )
     marks = f"<path d='{dots}' stroke-width='7' {common}/>" if dots else ""
+    if line.style == "dots":
+        return marks
     return f"<path d='{''.join(steps)}' stroke-width='2' stroke-linejoin='round' {common}{dash}/>{marks}"
 
 
@@ -147,7 +161,10 @@ def _legend(lines: Sequence[Curve]) -> list[str]:
     parts, x = [], 4.0
     for line in lines:
         dash = "stroke-dasharray='7 4'" if line.style == "dashed" else ""
-        parts.append(_line(f"{x:.0f}", 10, f"{x + 26:.0f}", 10, line.colour, "3", dash))
+        if line.style == "dots":
+            parts.append(f"<circle cx='{x + 13:.0f}' cy='10' r='4' style='fill:{escape(line.colour)}'/>")
+        else:
+            parts.append(_line(f"{x:.0f}", 10, f"{x + 26:.0f}", 10, line.colour, "3", dash))
         parts.append(_text(f"{x + 32:.0f}", 14, line.name))
         x += 32 + 7.2 * len(line.name) + 14
     return parts

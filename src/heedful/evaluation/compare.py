@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from heedful.evaluation import perplexity
 from heedful.evaluation.traces import read_records
 from heedful.models.forward import SampleLoss
 from heedful.scoring import Comparison, Rows, compare
+from heedful.scoring.suite import resolve
 from heedful.types import Trace
+
+NO_CONTEXTS = (
+    "it needs the client's turns, which an evaluation stores only with the baseline copy_last_turn; add that to "
+    "baselines and run the evaluation again, its replies are kept"
+)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -39,6 +46,9 @@ def compare_folders(
 ) -> list[Comparison]:
     """Second minus first. Each is an evaluation's folder, optionally with `:system`.
 
+    Metrics that look at the client's words (copy_rate) take them from the baseline `copy_last_turn` of either
+    evaluation; without it such a metric is not compared, and its `reason` says so.
+
     Raises:
         NotFoundError: no such evaluation or system.
         ConfigError: they are about different data, or there are no draws.
@@ -54,8 +64,26 @@ def compare_folders(
             "the same corpus, split and format."
         )
     found = _perplexities(a_losses, b_losses, ids, bootstrap=bootstrap, seed=seed)
-    rows = [Rows.from_traces(one), Rows.from_traces([by_id[i] for i in ids])]
-    return found + compare(rows[0], rows[1], metrics=metrics, bootstrap=bootstrap, seed=seed)
+    contexts = _contexts(first, system) or _contexts(second, system)
+    rows = [Rows.from_traces(traces, contexts=contexts) for traces in (one, [by_id[i] for i in ids])]
+    compared = compare(rows[0], rows[1], metrics=metrics, bootstrap=bootstrap, seed=seed)
+    if contexts:
+        return found + compared
+    silent = {metric.name for metric, _ in resolve(metrics) if "context" in metric.needs}
+    return found + [replace(c, reason=NO_CONTEXTS) if c.name in silent else c for c in compared]
+
+
+def _contexts(place: str, system: str) -> dict[str, str]:
+    """Place -> the client's last turn before it: what the baseline `copy_last_turn` of the same data said back."""
+    folder, _, named = place.partition(":")
+    path = Path(folder) / "traces" / "copy_last_turn.jsonl"
+    if not path.is_file():
+        return {}
+    header, records = read_records(path)
+    data = read_records(Path(folder) / "traces" / f"{named or system}.jsonl")[0].get("data")
+    if header.get("data") != data:
+        return {}
+    return {t.id: t.reply for t in map(Trace.from_dict, records) if t.finish != "error"}
 
 
 def _read(place: str, system: str) -> tuple[list[Trace], dict[str, SampleLoss]]:

@@ -2,9 +2,11 @@
 
     summary (a mapping, as in summary.json) -> records -> a view with words and digits -> templates/report.html.j2
 
+It opens with what was found in plain words and with replies to look at; the numbers follow.
+
 The page needs nothing else: no script, no font, no picture from outside, and a content policy that forbids them. Words
 of clients and of models are shown as text, never as markup. Claims follow from the numbers by rule: a page says that a
-system is better only where the 95 % interval of the paired difference excludes zero.
+system is better only where the 95 % interval of the paired difference excludes zero and the swap test agrees.
 """
 
 from __future__ import annotations
@@ -23,7 +25,21 @@ from markupsafe import Markup, escape
 
 from heedful.errors import RunError
 from heedful.evaluation._summary import Comparison, Example, MetricInfo, Scored, Summary, System, Training, read
-from heedful.evaluation._words import GROUPS, RULES, Claim, digits, group_order, headline, shown, verdict, visible
+from heedful.evaluation._words import (
+    GROUPS,
+    RULES,
+    SYSTEMS,
+    Claim,
+    capital,
+    digits,
+    group_order,
+    headline,
+    plain,
+    scale,
+    shown,
+    verdict,
+    visible,
+)
 from heedful.evaluation.charts import Curve, curves, forest_axis, forest_row
 
 _MOST_ROWS = 40
@@ -132,6 +148,7 @@ def _view(summary: Summary) -> dict[str, Any]:
     floors = tuple(system for system in summary.systems if system.kind == "baseline")
     groups = _groups(summary, (*models, *floors))
     with_interval = [pair for pair in summary.comparisons if pair.sign is not None]
+    replies = _replies(summary, (*models, *floors))
     return {
         "s": summary,
         "models": models,
@@ -146,7 +163,9 @@ def _view(summary: Summary) -> dict[str, Any]:
         "intervals": len(with_interval),
         "curve": _curve(summary.training) if summary.training else Markup(""),
         "losses": _losses(summary.training) if summary.training else (),
-        "replies": _replies(summary, (*models, *floors)),
+        "held_out": sum(y is not None for y in summary.training.eval_loss) if summary.training else 0,
+        "replies": replies,
+        "names": SYSTEMS,
         "endings": sorted({ending for system in summary.systems for ending in system.finish}),
     }
 
@@ -185,7 +204,7 @@ def _row(summary: Summary, name: str, systems: Sequence[System]) -> _Row:
 
 
 def _best(summary: Summary, name: str, metric: str) -> bool:
-    """Whether a paired interval excludes zero in favour of `name` against every other system with a value."""
+    """Whether a paired difference beyond chance favours `name` against every other system with a value."""
     better = summary.metrics[metric].higher_is_better
     if better is None:
         return False
@@ -206,7 +225,7 @@ def _missing(groups: Sequence[_Group]) -> tuple[tuple[str, tuple[str, ...]], ...
     for group in groups:
         for row in group.rows:
             for cell in row.cells:
-                where = f"{row.info.title}, {cell.system.name}"
+                where = f"{row.info.title}, {plain(cell.system.name)}"
                 if cell.missing is not None:
                     found.setdefault(cell.missing, []).append(where)
                 elif cell.score.unscored:
@@ -243,7 +262,8 @@ def _difference(pair: Comparison, info: MetricInfo, limit: float) -> _Difference
     status, reading = verdict(pair, info)
     picture = ""
     if pair.difference is not None:
-        picture = forest_row(value=pair.difference, low=pair.low, high=pair.high, limit=limit)
+        claimed = bool(pair.sign)
+        picture = forest_row(value=pair.difference, low=pair.low, high=pair.high, limit=limit, claimed=claimed)
     return _Difference(pair=pair, reading=reading, status=status, picture=Markup(picture))
 
 
@@ -255,7 +275,8 @@ def _curve(training: Training) -> Markup:
             x=training.eval_steps,
             y=training.eval_loss,
             colour="var(--second,#B34700)",
-            style="dashed",
+            # One point makes no line: it is a dot with its value.
+            style="dashed" if sum(y is not None for y in training.eval_loss) > 1 else "dots",
         ),
     )
     return Markup(curves(lines, title="Loss by training step", x_label="training step"))
@@ -304,8 +325,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        # Settings such as 3e-05 are names of a sort: shown as they are, never rounded.
-        return repr(value)
+        # Settings such as 3e-05 are names of a sort: shown as they are. Only what was measured has more digits.
+        return repr(value) if isinstance(value, int) or len(repr(value)) <= 9 else f"{value:.6g}"
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
         return ", ".join(_plain(entry) for entry in value)
     return json.dumps(value, ensure_ascii=False, sort_keys=True) if isinstance(value, Mapping) else str(value)
@@ -339,5 +360,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=_number, flat=_flat, marked=_marked, plain=_plain)
+    environment.filters.update(number=_number, flat=_flat, marked=_marked, setting=_plain)
+    environment.filters.update(plain=plain, capital=capital, scale=scale)
     return environment

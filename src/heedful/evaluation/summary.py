@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from heedful.evaluation import perplexity
+from heedful.evaluation._words import group_of, plain
 from heedful.evaluation.baselines import Place
 from heedful.evaluation.config import EvalConfig
 from heedful.models.forward import SampleLoss
@@ -23,7 +24,7 @@ from heedful.scoring import Rows, Table, compare, score
 from heedful.types import Conversation, Trace
 
 LIMITS = (
-    "Overlap with a person's reply (BLEU, ROUGE, METEOR) says little about the quality of support: on ESConv one fixed "
+    "Overlap with one reference reply (BLEU, ROUGE, METEOR) says little about the quality of support: on ESConv one fixed "
     "kind sentence comes close to published systems in BLEU and is level with them in ROUGE-L.",
     "There is more than one good reply to a person in distress; these numbers know only the one that was given.",
     "Perplexity per token can be compared between models with the same tokenizer only; use the value per word or byte "
@@ -67,7 +68,8 @@ def summarise(
         name: score(r, metrics=config.metrics, bootstrap=config.bootstrap, seed=config.seed) for name, r in rows.items()
     }
     main = systems[0]
-    title = f"{main.name} on {corpus['title']}, {config.split or 'all'}"
+    part = f"{config.split} part" if config.split else "all parts"
+    title = f"System '{main.name}', measured on {corpus['title']} ({part})"
     return {
         "kind": "eval",
         "heedful": metadata.version("heedful"),
@@ -83,7 +85,7 @@ def summarise(
             "cpu": platform.machine(),
             "cores": os.cpu_count() or 1,
             "gpu": _gpu(),
-            "seconds": {"all": seconds},
+            "seconds": {"all": round(seconds, 1)},
         },
         "versions": _versions(),
         "systems": [_system(s, tables.get(s.name), config) for s in systems],
@@ -127,7 +129,7 @@ def _definitions(tables: Sequence[Table], systems: Sequence[System]) -> dict[str
                 "signature": f"heedful {metadata.version('heedful')}",
                 "higher_is_better": False,
                 "scale": "1 and up",
-                "group": "likelihood",
+                "group": group_of(name),
             }
     for line in tables[0].lines if tables else ():
         out[line.name] = {
@@ -136,23 +138,18 @@ def _definitions(tables: Sequence[Table], systems: Sequence[System]) -> dict[str
             "signature": line.signature,
             "higher_is_better": line.higher_is_better,
             "scale": line.unit,
-            "group": _group(line.name),
+            "group": group_of(line.name),
         }
     return out
-
-
-def _group(name: str) -> str:
-    if name.startswith("distinct"):
-        return "diversity"
-    if name in ("bertscore", "similarity"):
-        return "similarity"
-    return "form" if name in ("length", "copy_rate", "repetition") else "overlap"
 
 
 def _comparisons(
     main: System, systems: Sequence[System], rows: dict[str, Rows], config: EvalConfig
 ) -> list[dict[str, Any]]:
-    """The main system minus each other one, paired over dialogues."""
+    """The main system minus each other one, paired over dialogues.
+
+    p is that of approximate randomisation, the test under which the systems are alike; a bootstrap has no such null.
+    """
     out: list[dict[str, Any]] = []
     draws = max(config.bootstrap, 1)
     for other in systems[1:] if config.bootstrap else ():
@@ -161,13 +158,13 @@ def _comparisons(
             tests = perplexity.difference(other.losses, main.losses, clusters, draws=draws, seed=config.seed)
             for name, test in tests.items():
                 if test is not None:
-                    out.append(_row(main, other, name, test.difference, test.low, test.high, test.p_bootstrap))
+                    out.append(_row(main, other, name, test.difference, test.low, test.high, test.p_randomisation))
         if main.name in rows and other.name in rows:
             found = compare(
                 rows[other.name], rows[main.name], metrics=config.metrics, bootstrap=draws, seed=config.seed
             )
             out += [
-                _row(main, other, c.name, c.difference, c.low, c.high, c.p_bootstrap)
+                _row(main, other, c.name, c.difference, c.low, c.high, c.p_randomisation)
                 for c in found
                 if c.difference is not None
             ]
@@ -196,8 +193,9 @@ def _examples(
         values = table.line(EXAMPLE_METRIC).per_sample
         if values is not None:
             ranked = [int(i) for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
-            best = [("best", f"highest {EXAMPLE_METRIC} of {main.name}", i) for i in ranked[::-1][:n]]
-            chosen = best + [("worst", f"lowest {EXAMPLE_METRIC} of {main.name}", i) for i in ranked[:n]]
+            what = f"{table.line(EXAMPLE_METRIC).title} of {plain(main.name)}"
+            best = [("best", f"highest {what}", i) for i in ranked[::-1][:n]]
+            chosen = best + [("worst", f"lowest {what}", i) for i in ranked[:n]]
     chosen = [("random", f"drawn with seed {config.seed}", i) for i in _drawn(traces, n, config.seed)] + chosen
     by_id = {c.id: c for c in conversations}
     # A place where a system had nothing to say shows nothing, not an empty reply.

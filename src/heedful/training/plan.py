@@ -72,7 +72,7 @@ def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None,
     )
 
 
-LIBRARIES = 800 << 20
+LIBRARIES = 480 << 20
 """Bytes that Python, torch, transformers and peft take before a model is there (CPU build of torch 2.13)."""
 
 
@@ -81,8 +81,8 @@ def estimate_memory(config: TrainConfig, *, row_tokens: int) -> int:
 
     Activations: about 34 bytes per token, layer and hidden unit in 16 bit (Korthikanti et al. 2022, without the
     attention matrix, which sdpa does not keep), twice that in fp32; one layer's worth with gradient checkpointing.
-    Logits: fp32, their gradient and the log-softmax. The libraries themselves: `LIBRARIES`. A rule of thumb; `make bench`
-    prints it beside the measured peak.
+    Logits: fp32, their gradient and the log-softmax. Then `LIBRARIES`. A rule of thumb: `make bench` prints it beside
+    the measured peak.
     """
     shape = model_shape(config.model_name_or_path)
     if shape is None:
