@@ -80,7 +80,7 @@ def metrics_page() -> str:
         METRICS_INTRO,
         "## Scores of replies and labels\n",
         _table(("name", "title", "unit", "better", "needs", "what it is"), [_metric_row(m) for m in metrics]),
-        "## Likelihood of the human replies\n",
+        "## Likelihood of the reference replies\n",
         "Only `heedful eval run` has these, since a model is needed. Lower is better; 95 % intervals over dialogues.\n",
         _table(
             ("name", "title", "what it is"),

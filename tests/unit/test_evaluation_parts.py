@@ -19,7 +19,7 @@ from heedful import formats
 from heedful.errors import ConfigError, DataError, MissingExtraError, NotFoundError
 from heedful.evaluation import baselines as baselines_module
 from heedful.evaluation.baselines import BASELINES, Place, places
-from heedful.evaluation.compare import compare_folders, read_summary
+from heedful.evaluation.compare import NO_CONTEXTS, compare_folders, read_summary
 from heedful.evaluation.perplexity import difference, results, table
 from heedful.evaluation.traces import Records, read_records
 from heedful.models.forward import SampleLoss
@@ -273,6 +273,26 @@ def test_two_evaluations_and_two_systems_of_one(tmp_path: Path) -> None:
         assert found["f1"].difference < 0  # order of the files does not matter, ids do
     mirrored = {c.name: c for c in compare_folders(two, one, system="trained", **options)}
     assert mirrored["length"].difference == -3.0
+
+
+def test_copying_is_compared_where_the_clients_words_are_stored(tmp_path: Path) -> None:
+    said = dict.fromkeys(IDS, "my grey cat ran away")
+    parrot, own = dict.fromkeys(IDS, "so my grey cat ran away"), dict.fromkeys(IDS, "what does it look like")
+    systems = {"x": own, "y": parrot}
+    bare = evaluation(tmp_path / "bare", systems)
+    full = evaluation(tmp_path / "full", {**systems, "copy_last_turn": said})
+    options: dict[str, Any] = {"system": "", "metrics": ["copy_rate", "length"], "bootstrap": 20, "seed": 1}
+    for first, second in ((full, full), (bare, full), (full, bare)):
+        copied = compare_folders(f"{first}:x", f"{second}:y", **options)[0]
+        assert (copied.name, copied.first, copied.n) == ("copy_rate", 0.0, len(IDS))
+        assert copied.difference is not None
+        assert copied.difference > 50
+    copied, length = compare_folders(f"{bare}:x", f"{bare}:y", **options)
+    assert (copied.difference, copied.n, copied.reason) == (None, 0, NO_CONTEXTS)
+    assert (length.n, length.reason) == (len(IDS), None)
+    path = Path(full) / "traces" / "copy_last_turn.jsonl"  # left over from other data
+    path.write_text(path.read_text().replace('"system": "copy_last_turn"}', '"data": "old"}', 1))
+    assert compare_folders(f"{full}:x", f"{full}:y", **options)[0].reason == NO_CONTEXTS
 
 
 def test_without_likelihoods_there_are_no_perplexity_rows(tmp_path: Path) -> None:

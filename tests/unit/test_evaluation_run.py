@@ -20,6 +20,7 @@ from heedful import corpora, formats
 from heedful.cli import main
 from heedful.errors import ConfigError, DataError, HeedfulError, NotFoundError, UserError
 from heedful.evaluation import EvalConfig, Evaluation, evaluate
+from heedful.evaluation.compare import compare_folders
 from heedful.evaluation.run import settle
 from heedful.models.causal import load
 from heedful.settings import check
@@ -159,7 +160,25 @@ def test_comparisons_are_first_minus_other(done: Evaluation) -> None:
             continue  # compared on the rows that both answered, see below
         assert c["difference"] == pytest.approx(values["trained"][metric] - values[other][metric]), (other, metric)
         assert c["low"] <= c["high"]
-        assert 0 < c["p"] <= 1
+        assert (c["p"] is None) == (metric == "distinct1")  # no sums, so nothing to swap
+        assert c["p"] is None or 0 < c["p"] <= 1
+
+
+def test_p_is_that_of_swapped_replies(done: Evaluation) -> None:
+    """Not the share of bootstrap draws beyond zero, which is no probability under a null hypothesis."""
+    by_name = {c["metric"]: c for c in done.summary["comparisons"] if c["b"] == "base"}
+    found = compare_folders(
+        f"{done.folder}:base", f"{done.folder}:trained", system="", metrics=METRICS, bootstrap=40, seed=13
+    )
+    assert {c.name for c in found} == set(by_name)
+    for c in found:
+        assert by_name[c.name]["p"] == c.p_randomisation, c.name
+        assert by_name[c.name]["difference"] == pytest.approx(c.difference), c.name
+    assert any(c.p_bootstrap != c.p_randomisation for c in found)
+
+
+def test_title_does_not_say_trained_on_the_test_part(done: Evaluation) -> None:
+    assert done.summary["title"] == "System 'trained', measured on toy.jsonl (test part)"
 
 
 def test_ids_are_the_targets_and_replies_are_stored(done: Evaluation) -> None:

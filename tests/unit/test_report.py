@@ -19,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.errors import DataError, RunError
+from heedful.evaluation._words import FAMILIES, GROUPS, group_of
 from heedful.evaluation.report import render, write
+from heedful.scoring import METRICS
 
 VOID = {"meta", "col", "br", "link", "img", "hr", "input"}
 
@@ -298,7 +300,7 @@ def test_a_number_is_rounded_for_the_eye_and_exact_for_a_program() -> None:
 
 def test_groups_stand_in_order_and_models_before_baselines() -> None:
     table = between(Page(render(make())), "Value and 95 % interval", "Why something is missing")
-    order = ["Models", "Baselines", "base", "sft", "fixed", "How expected", "Words shared", "Closeness", "How varied"]
+    order = ["Models", "Baselines", "base", "sft", "fixed", "Words shared", "Closeness", "How expected", "How varied"]
     places = [table.index(word) for word in order[:2]] + [
         table.index(word, table.index("Baselines")) for word in order[2:]
     ]
@@ -308,7 +310,8 @@ def test_groups_stand_in_order_and_models_before_baselines() -> None:
 def test_cells_stand_under_the_head_of_their_system() -> None:
     html = render(make())
     table = html[html.index('<table class="scores">') :]
-    heads = re.findall(r'<th scope="col"[^>]*>(\w+)</th>', table[: table.index("</thead>")])
+    cells = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table[: table.index("</thead>")])
+    heads = [re.sub(r".*<code>(\w+)</code>.*", r"\1", cell) for cell in cells if cell != "Score"]
     assert heads == ["base", "sft", "fixed"]
     for name, info in SUMMARY["metrics"].items():
         if name != "ppl_token":
@@ -381,40 +384,65 @@ def test_a_reply_that_is_empty_or_missing_is_said_to_be_so() -> None:
 # --- claims follow from numbers --------------------------------------------------------------------------------------
 
 
+def only(metric: str, **change: Any) -> dict[str, Any]:
+    """A summary whose only comparison is that of sft with base on one metric."""
+    summary = make()
+    summary["comparisons"] = [c for c in summary["comparisons"] if (c["b"], c["metric"]) == ("base", metric)]
+    summary["comparisons"][0].update(change)
+    return summary
+
+
 def test_the_headline_claims_a_change_where_the_paired_interval_excludes_zero() -> None:
-    text = headline_of(make())
     assert (
-        "Token perplexity fell from 29.4 (28.8 to 30.1) with base to 18.7 (18.2 to 19.3) with sft. "
-        "The difference, −10.7 (−11.2 to −10.1), is larger than chance would explain. "
-        "Lower is better, so sft is better here."
-    ) in text
+        "sft foresees the replies in the corpus better than the model before training, as one score has it: "
+        "Token perplexity fell from 29.4 (28.8 to 30.1) with the model before training to 18.7 (18.2 to 19.3) with sft "
+        "(lower is better). The difference, −10.7 (−11.2 to −10.1), is larger than chance would explain."
+    ) in headline_of(only("ppl_token"))
+
+
+def test_the_headline_begins_with_words_shared_and_not_with_perplexity() -> None:
+    text = headline_of(make())
+    assert "sft shares more words with the replies in the corpus than the model before training, as one" in text
+    assert "perplexity" not in text
+
+
+def test_nothing_is_claimed_where_swapping_replies_gives_as_much() -> None:
+    """The interval excludes zero, the swap test does not reject: the headline, the dot and the table all hold back."""
+    summary = only("bleu2", p=0.13)
+    text, html = headline_of(summary), render(summary)
+    assert "chance can explain it, because alike systems differ as much with probability 0.130 (swap test)" in text
+    assert not re.search(r"fell|rose|shares more|larger than chance", text)
+    assert "can be chance" in html
+    assert "fill:var(--paper" in html
+    assert "<strong>" not in row_of(html, "BLEU-2")
+    assert "fill:var(--paper" not in render(only("bleu2", p=0.049))
+
+
+def test_a_score_without_a_swap_test_says_that_its_interval_alone_decides() -> None:
+    summary = only("distinct2", p=None)
+    assert "larger than chance would explain by its interval; this score has no swap test." in headline_of(summary)
+    assert "no p: interval only" in Page(render(summary)).flat
 
 
 @pytest.mark.parametrize(("low", "high"), [(-11.24, 0.02), (-11.24, 0.0), (0.0, 1.0)])
 def test_the_headline_claims_nothing_where_the_interval_holds_zero(low: float, high: float) -> None:
-    summary = make()
-    summary["comparisons"][0].update(low=low, high=high)
-    text = headline_of(summary)
+    text = headline_of(only("ppl_token", low=low, high=high))
     assert "chance can explain it, because its interval includes zero" in text
-    first = text[: text.index("Of the 5")]
-    assert not re.search(r"fell|rose|better|larger than chance", first)
+    assert not re.search(r"fell|rose|better|larger than chance", text)
 
 
 def test_the_headline_says_rose_for_a_value_that_rose() -> None:
-    assert "BLEU-2 rose from 5.31 (4.91 to 5.70) with fixed to 6.08 (5.69 to 6.49) with sft." in headline_of(make())
+    assert "BLEU-2 rose from 5.31 (4.91 to 5.70) with fixed to 6.08 (5.69 to 6.49) with sft" in headline_of(make())
 
 
 def test_the_headline_says_when_a_system_got_worse() -> None:
-    summary = make()
-    summary["comparisons"][0].update(difference=10.68, low=10.11, high=11.24)
-    assert "so base is better here" in headline_of(summary)
+    text = headline_of(only("ppl_token", difference=10.68, low=10.11, high=11.24))
+    assert "sft foresees the replies in the corpus less well than the model before training" in text
 
 
 def test_an_interval_on_the_other_side_of_its_difference_supports_no_claim() -> None:
-    summary = make()
-    summary["comparisons"][0].update(difference=0.4)
-    text = headline_of(summary)
-    assert "because its interval lies on the other side of zero" in text[: text.index("Of the 5")]
+    text = headline_of(only("ppl_token", difference=0.4))
+    assert "because its interval lies on the other side of zero" in text
 
 
 def test_a_page_without_intervals_says_so() -> None:
@@ -453,9 +481,28 @@ def test_the_headline_names_what_is_missing() -> None:
 
 def test_the_headline_counts_all_scores_and_names_the_worse_ones() -> None:
     assert (
-        "Of the 5 compared scores that have a better end: sft is better than base beyond chance on 3; "
+        "sft against the model before training, over 5 kinds of score with a better end, beyond chance: better on 3; "
         "worse on 1 (Distinct-2); not to be told apart on 1."
     ) in headline_of(make())
+
+
+def test_variants_of_one_score_count_once() -> None:
+    summary = make()
+    for name in ("bleu1", "bleu3", "distinct1_published", "rougeL_published", "newcomer"):
+        summary["metrics"][name] = metric(name, "other", better=True)
+        summary["comparisons"].insert(0, comparison("sft", "base", name, 1.0, 0.5, 1.5, 0.001))
+    text = headline_of(summary)
+    assert "over 6 kinds of score with a better end, beyond chance: better on 4; worse on 1 (Distinct-2)" in text
+
+
+def test_every_metric_of_replies_has_a_family_and_another_stands_under_other() -> None:
+    for name in METRICS.names():
+        if "gold" not in METRICS.get(name).needs:
+            assert group_of(name) != "other", name
+    assert group_of("newcomer") == "other"
+    families = [name for group in FAMILIES.values() for family in group for name in family]
+    assert len(families) == len(set(families))
+    assert set(FAMILIES) <= set(GROUPS)
 
 
 def test_without_comparisons_no_system_is_called_better() -> None:
@@ -472,7 +519,7 @@ def test_a_score_without_a_better_end_has_no_winner() -> None:
     summary["comparisons"] = [pair for pair in summary["comparisons"] if pair["metric"] == "length"]
     text = headline_of(summary)
     assert "neither end is better" in text
-    assert "is better here" not in text
+    assert not re.search("is better than|better on", text)
     assert "<strong>" not in row_of(render(summary), "Length")
 
 
@@ -503,7 +550,7 @@ def test_how_many_intervals_would_exclude_zero_by_chance_is_told() -> None:
     summary["comparisons"] += [comparison("base", "fixed", "length", 27.3, 25.9, 28.6, 0.0)]
     flat = Page(render(summary)).flat
     assert "There are 10 comparisons with an interval." in flat
-    assert "about one in twenty (here 0.5)" in flat
+    assert "up to about one in twenty (here 0.5)" in flat
 
 
 def test_a_page_without_baseline_says_so() -> None:
@@ -582,6 +629,69 @@ def test_any_reply_keeps_the_page_well_formed(text: str) -> None:
 
 
 # --- the page itself -------------------------------------------------------------------------------------------------
+
+
+def test_the_page_opens_with_findings_and_replies_and_then_come_the_numbers() -> None:
+    flat = Page(render(make())).flat
+    parts = ["In short", "Replies side by side The framed", "lantern-041/t7", "What was measured and how Each"]
+    parts += ["Value and 95 % interval", "Paired differences", "More replies These", "lantern-012/t3"]
+    places = [flat.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_systems_have_plain_names_with_the_technical_one_in_small() -> None:
+    summary = make()
+    renamed = {"sft": "trained", "fixed": "copy_last_turn"}
+    for system in summary["systems"]:
+        system["name"] = renamed.get(system["name"], system["name"])
+    for pair in summary["comparisons"]:
+        pair.update(a=renamed.get(pair["a"], pair["a"]), b=renamed.get(pair["b"], pair["b"]))
+    for example in summary["examples"]:
+        example["replies"] = {renamed.get(k, k): v for k, v in example["replies"].items()}
+    summary["systems"][0]["description"] = "None where nobody spoke."
+    html = render(summary)
+    assert '<th scope="col">The model after training <span class="small"><code>trained</code></span></th>' in html
+    assert '<h4>The client’s words said back <span class="small"><code>copy_last_turn</code></span>' in html
+    assert "The model after training shares more words" in headline_of(summary)
+    assert "None where" not in html
+
+
+def test_units_and_measured_numbers_are_for_people() -> None:
+    summary = make()
+    summary["metrics"]["bleu2"]["scale"] = "x100"
+    summary["machine"]["seconds"]["all"] = 121.00550264200137
+    flat = Page(render(summary)).flat
+    assert "x100" not in flat
+    assert "out of 100" in flat
+    assert "121.00550264200137" not in flat
+    assert "121.006" in flat
+
+
+def test_the_page_never_says_that_somebody_truly_said_it() -> None:
+    """Corpora may be synthetic."""
+    assert not re.search(r"truly|\breal\b|human repl|person’s reply|a person wrote", Page(render(make())).flat)
+
+
+def test_disclosed_risk_is_marked_at_its_example_and_nowhere_else() -> None:
+    html = render(make())
+    with_risk, without = (html[html.index(f"<code>{name}</code>") :] for name in ("lantern-012/t3", "lantern-041/t7"))
+    banner = "The help-seeker discloses risk here (thoughts)."
+    assert banner in with_risk[: with_risk.index('<ol class="talk">')]
+    assert html.count("discloses risk") == 1
+    assert "discloses risk" not in without[: without.index("</article>")]
+
+
+def test_one_held_out_loss_is_a_labelled_dot() -> None:
+    summary = make()
+    summary["training"].update(eval_steps=[80], eval_loss=[2.9571])
+    html = render(summary)
+    assert "held out: 2.96" in html
+    assert "Dot: held-out conversations, measured once." in html
+    assert "Dashed: held-out" not in html
+    assert "stroke-dasharray='7 4'" not in html
+    assert "Dashed: held-out" in render(make())
+    summary["training"].update(eval_steps=[], eval_loss=[])
+    assert "held-out conversations" not in render(summary)
 
 
 def test_nothing_is_loaded_from_outside_and_nothing_runs() -> None:

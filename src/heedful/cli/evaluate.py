@@ -86,6 +86,9 @@ def compare_command(
         numbers = [number(v) for v in (c.first, c.second, c.difference, c.low, c.high)]
         table.add_row(c.name, *numbers, number(c.p_bootstrap, 3), number(c.p_randomisation, 3), str(c.n))
     console().print(table)
+    for c in found:
+        if c.reason:
+            click.echo(f"{c.name}: {c.reason}")
 
 
 @eval_group.command(name="ls")

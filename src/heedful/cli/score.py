@@ -25,7 +25,7 @@ from heedful.scoring.published import floors
     help="Groups (published, lexical, all) or metric names, separated by commas.",
 )
 @click.option("--generation-column", help="Column of the system's replies; by default found by its usual name.")
-@click.option("--reference-column", help="Column of the human replies.")
+@click.option("--reference-column", help="Column of the reference replies.")
 @click.option("--context-column", help="Column of the client's words before the reply.")
 @click.option("--cluster-column", help="Column that names the dialogue; dialogues are resampled, not replies.")
 @click.option(

@@ -109,7 +109,7 @@ class Comparison(_Record):
 
     @property
     def sign(self) -> int | None:
-        """1 or -1 where the interval excludes zero and p is below 0.05, 0 where not both hold, None without an interval.
+        """1 or -1 where the interval excludes zero and p is below 0.05; 0 where not both do; None without an interval.
 
         Redrawn values of a score that is no mean (distinct-n) can lie all on one side of the value itself; an interval
         on the other side of zero than its difference supports no claim and counts as 0.

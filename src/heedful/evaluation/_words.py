@@ -50,7 +50,8 @@ FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "likelihood": (("ppl_token", "ppl_word", "ppl_byte"), ("ppl_plan",)),
     "diversity": (
-        ("distinct2", "distinct1", "distinct2_published", "distinct1_published", "distinct2_per1000", "distinct1_per1000"),
+        ("distinct2", "distinct2_published", "distinct2_per1000", "distinct1",
+         "distinct1_published", "distinct1_per1000"),
     ),
     "form": (("length",), ("copy_rate",), ("repetition",)),
 }  # fmt: skip
@@ -288,9 +289,9 @@ def _meaning(info: MetricInfo, pair: Comparison, status: Status) -> str:
     """What the change means in words that need no statistics."""
     a, b = capital(plain(pair.a)), plain(pair.b)
     if status == "apart":
-        return f"{a} differs from {b}."
+        return f"{a} differs from {b}, as one score has it:"
     good, bad = _PHRASES.get(info.group, (f"is better in {info.title}", f"is worse in {info.title}"))
-    return f"{a} {good if status == 'better' else bad} than {b}."
+    return f"{a} {good if status == 'better' else bad} than {b}, as one score has it:"
 
 
 def _estimate(value: float, low: float | None, high: float | None, places: int) -> tuple[str | Figure, ...]:
@@ -314,7 +315,10 @@ def _count(summary: Summary, compared: Sequence[Comparison]) -> Claim:
         found[verdict(with_end[name], info)[0]].append(info.title)
     total = sum(map(len, found.values()))
     if not total:
-        return Claim(status="unknown", parts=(f"No score on which {plain(compared[0].a)} and {b} were compared has a better end.",))
+        return Claim(
+            status="unknown",
+            parts=(f"No score on which {plain(compared[0].a)} and {b} were compared has a better end.",),
+        )
     parts: list[str] = [f"better on {len(found['better'])}", f"worse on {len(found['worse'])}"]
     if found["worse"]:
         parts[-1] += f" ({', '.join(found['worse'])})"

@@ -93,14 +93,10 @@ def curves(lines: Sequence[Curve], *, title: str, x_label: str) -> str:
         parts.append(_text(f"{_LEFT + _WIDE * share:.2f}%", _TOP + _TALL + 18, f"{value:,.0f}", anchor=anchor))
     parts.append(_text(f"{_LEFT + _WIDE / 2}%", _TOP + _TALL + 36, x_label, anchor="middle"))
     for line, points in thin:
-        for x, y in points if line.style == "dots" else ():
-            if y is not None:
-                share = 0.5 if x_high == x_low else (x - x_low) / (x_high - x_low)
-                down = _TOP + _TALL * (y_high - y) / (y_high - y_low)
-                anchor = "end" if share > 0.5 else "start"
-                shift = -1.5 if share > 0.5 else 1.5
-                label = f"{line.name}: {y:.{places + 1}f}"
-                parts.append(_text(f"{_LEFT + _WIDE * share + shift:.2f}%", down - 8, label, anchor=anchor))
+        for step, loss in points if line.style == "dots" else ():
+            if loss is not None:
+                across, down = map(float, at(step, loss).split())
+                parts.append(_label(f"{line.name}: {loss:.{places + 1}f}", across / 1000, down))
     drawn = "".join(_path(line, points, at) for line, points in thin)
     # The inner picture stretches with the page; its strokes do not (vector-effect).
     parts.append(
@@ -168,6 +164,13 @@ def _legend(lines: Sequence[Curve]) -> list[str]:
         parts.append(_text(f"{x + 32:.0f}", 14, line.name))
         x += 32 + 7.2 * len(line.name) + 14
     return parts
+
+
+def _label(text: str, share: float, down: float) -> str:
+    """Words beside a point of the plot area, on the side where there is room."""
+    right = share > 0.5
+    x = _LEFT + _WIDE * share + (-1.5 if right else 1.5)
+    return _text(f"{x:.2f}%", _TOP + down - 8, text, anchor="end" if right else "start")
 
 
 def _across(value: float, limit: float) -> str:

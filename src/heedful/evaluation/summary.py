@@ -24,8 +24,8 @@ from heedful.scoring import Rows, Table, compare, score
 from heedful.types import Conversation, Trace
 
 LIMITS = (
-    "Overlap with one reference reply (BLEU, ROUGE, METEOR) says little about the quality of support: on ESConv one fixed "
-    "kind sentence comes close to published systems in BLEU and is level with them in ROUGE-L.",
+    "Overlap with one reference reply (BLEU, ROUGE, METEOR) says little about the quality of support: on ESConv one "
+    "fixed kind sentence comes close to published systems in BLEU and is level with them in ROUGE-L.",
     "There is more than one good reply to a person in distress; these numbers know only the one that was given.",
     "Perplexity per token can be compared between models with the same tokenizer only; use the value per word or byte "
     "otherwise.",
