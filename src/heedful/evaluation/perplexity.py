@@ -25,8 +25,8 @@ TITLES = {
     "ppl_plan": "Perplexity of the plan",
 }
 DEFINITIONS = {
-    "ppl_token": "exp(sum of negative log-likelihoods / number of tokens) over the reference replies with their end token; "
-    "plan tokens are left out. Only comparable under one tokenizer.",
+    "ppl_token": "exp(sum of negative log-likelihoods / number of tokens) over the reference replies with their end "
+    "token; plan tokens are left out. Only comparable under one tokenizer.",
     "ppl_word": "exp(sum of negative log-likelihoods / (words + 1 per reply)), words split at blanks.",
     "ppl_byte": "exp(sum of negative log-likelihoods / (UTF-8 bytes + 1 per reply)).",
     "ppl_plan": "exp(sum of negative log-likelihoods of plan tokens / their number).",
