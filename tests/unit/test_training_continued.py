@@ -147,7 +147,8 @@ def test_a_longer_run_is_allowed_said_and_recorded(bench: Bench, run: Path) -> N
         "logging_steps": {"from": 1, "to": 2},
         "save_steps": {"from": 2, "to": 3},
     }
-    assert "repeats the run, all in one go and with the length that it had last." in (run / "README.md").read_text()
+    card = " ".join((run / "README.md").read_text("utf-8").split())
+    assert "repeats the run, all in one go and with the length that it had last." in card
     rates = {row["step"]: row["learning_rate"] for row in metrics(run) if "loss" in row}
     assert sorted(rates) == [1, 2, 3, 4, 6, 8, 10, 12]
     # Linear to zero over twelve steps from here; the rate of a step is that of the steps before it.
