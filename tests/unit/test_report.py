@@ -675,7 +675,7 @@ def test_the_page_never_says_that_somebody_truly_said_it() -> None:
 def test_disclosed_risk_is_marked_at_its_example_and_nowhere_else() -> None:
     html = render(make())
     with_risk, without = (html[html.index(f"<code>{name}</code>") :] for name in ("lantern-012/t3", "lantern-041/t7"))
-    banner = "The help-seeker discloses risk here (thoughts)."
+    banner = "The help-seeker discloses risk in this dialogue (thoughts)."
     assert banner in with_risk[: with_risk.index('<ol class="talk">')]
     assert html.count("discloses risk") == 1
     assert "discloses risk" not in without[: without.index("</article>")]

@@ -87,7 +87,9 @@ def _show(index: int, example: dict[str, Any]) -> None:
     said = next((t["text"] for t in reversed(example["context"]) if t["role"] == "user"), "")
     click.echo(f"\nsample {index} (drawn at random), {example['id']}")
     if example["risk"]:
-        click.echo(f"  (risk disclosed: {', '.join(example['risk'])}. A person answers here; the models did not know.)")
+        click.echo(
+            f"  (risk in this dialogue: {', '.join(example['risk'])}. A person answers here; the models did not know.)"
+        )
     click.echo(f"  person   {json.dumps(said, ensure_ascii=False)}")
     click.echo(f"  before   {json.dumps(example['replies'].get('base', ''), ensure_ascii=False)}")
     click.echo(f"  after    {json.dumps(example['replies'].get('trained', ''), ensure_ascii=False)}")

@@ -133,7 +133,7 @@ class Said(_Record):
 class Example(_Record):
     """One place of the corpus with what each system wrote there. `rule` and `why` say how it was chosen.
 
-    `risk` holds the risk labels of the turns shown: where it is not empty, no draft of a model belongs.
+    `risk` holds the risk labels of the whole dialogue: where it is not empty, no draft of a model belongs.
     """
 
     rule: str

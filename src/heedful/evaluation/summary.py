@@ -209,7 +209,8 @@ def _examples(
                 "rule": rule,
                 "why": why,
                 "id": trace.id,
-                "risk": sorted({v for t in turns for v in t.values("risk")} - {"denied"}),
+                # Of the whole dialogue: a hint often stands before the turn that carries the label.
+                "risk": sorted({v for t in by_id[trace.conversation_id].turns for v in t.values("risk")} - {"denied"}),
                 "context": [{"role": t.role, "text": t.text} for t in turns],
                 "reference": trace.reference or "",
                 "replies": {name: found[trace.id] for name, found in replies.items() if trace.id in found},
