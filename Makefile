@@ -1,4 +1,4 @@
-# make demo   corpus -> supervised training -> evaluation -> report -> sample replies (about 8 minutes on 2 cores)
+# make demo   corpus -> supervised training -> evaluation -> report -> sample replies (about 9 minutes on 2 cores)
 # make test   all tests
 # make check  format, lint, types, import contract, fast tests, docs examples
 # make bench  speed beside the peers, printed as ratios

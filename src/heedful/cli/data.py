@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from heedful import corpora
-from heedful.corpora.base import Report
+from heedful.corpora.base import Corpus, Report
 from heedful.corpora.stats import Stats, html, stats
 from heedful.errors import ConfigError, NotFoundError, RunError
 from heedful.types import Conversation
@@ -80,10 +80,10 @@ def show(name: str, split: str | None, wanted: str | None, show_text: bool, path
     Example: heedful data show commons --show-text
     """
     known = None if corpora.is_file(name) else corpora.get(name)
-    here = known is None or known.locate(path) is not None
-    if known is not None and not here and (path or wanted or split):
-        known.require(path)  # says how to get it
-    conversation = _pick(corpora.load(name, split, path=path), wanted, name) if here else None
+    absent = _absence(known, path) if known else None
+    if absent is not None and (path or wanted or split):
+        raise absent
+    conversation = None if absent else _pick(corpora.load(name, split, path=path), wanted, name)
     info = _info(known) if known else {"name": name}
     if as_json:
         talk = _outline(conversation, show_text) if conversation else None
@@ -96,14 +96,19 @@ def show(name: str, split: str | None, wanted: str | None, show_text: bool, path
         click.echo("example (invented):")
         for message in known.info.example["messages"]:
             click.echo(f"  {message['role']}: {message['content']}")
-    if conversation is None and known:
-        try:
-            known.require(path)
-        except NotFoundError as err:
-            click.echo(f"not here: {err}")
+    if conversation is None:
+        click.echo(f"not here: {absent}")
         return
-    assert conversation is not None
     _show_talk(conversation, show_text)
+
+
+def _absence(corpus: Corpus, path: Path | None) -> NotFoundError | None:
+    """Why a corpus cannot be read here and how to get it, or None."""
+    try:
+        corpus.require(path)
+    except NotFoundError as err:
+        return err
+    return None
 
 
 @data.command()

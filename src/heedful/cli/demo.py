@@ -32,7 +32,7 @@ SAMPLES = 3
 )
 @click.option("--fresh", is_flag=True, help="Start anew although the folder holds a run.")
 def demo_command(overrides: tuple[str, ...], output: Path, fresh: bool) -> None:
-    """Train the embedded model on the embedded corpus, measure it, and show what changed (about 8 minutes on 2 cores).
+    """Train the embedded model on the embedded corpus, measure it, and show what changed (about 9 minutes on 2 cores).
 
     OVERRIDES are key=value settings of the training. Run it again after an interruption and it goes on.
 

@@ -297,8 +297,7 @@ def _generate(
     )
     known = records.open()
     by_place = {place.id: place for place in where}
-    lengths = {s.id: len(s.prompt) for s in samples}
-    prompts = {s.id: text_hash(causal.tokenizer.decode(s.prompt)) for s in samples}
+    prompts = {s.id: s.prompt for s in samples}
     banned = unwritable(setting.fmt, causal.tokenizer)
     begun, tokens = time.monotonic(), 0
     for batch in generate(causal, samples, decoding, branches=config.branches, banned=banned, written=frozenset(known)):
@@ -308,7 +307,7 @@ def _generate(
                 continue
             text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
             reply = setting.fmt.parse(text, causal.tokenizer)
-            place = by_place[made.id]
+            place, prompt = by_place[made.id], prompts[made.id]
             trace = Trace(
                 id=made.id,
                 conversation_id=place.conversation_id,
@@ -319,8 +318,12 @@ def _generate(
                 plan=reply.plan,
                 finish=made.written.finish,
                 tokens=len(made.written.tokens),
-                info={"model": header["model"], "format": header["format"], "prompt_hash": prompts[made.id]},
-                usage={"prompt_tokens": lengths[made.id], "completion_tokens": len(made.written.tokens)},
+                info={
+                    "model": header["model"],
+                    "format": header["format"],
+                    "prompt_hash": text_hash(causal.tokenizer.decode(prompt)),
+                },
+                usage={"prompt_tokens": len(prompt), "completion_tokens": len(made.written.tokens)},
             )
             tokens += trace.tokens
             fresh.append(trace.to_dict())
