@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
@@ -91,6 +91,22 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
+def choose(choosers: Sequence[Chooser], logits: Sequence[torch.Tensor]) -> list[Step]:
+    """One step of many replies; those that draw plainly are drawn together.
+
+    Args:
+        logits: per reply [branches, V].
+    """
+    import torch
+
+    plain = [i for i, c in enumerate(choosers) if isinstance(c, _Single) and c.plain]
+    if len(plain) < 2:
+        return [c.step(rows) for c, rows in zip(choosers, logits, strict=True)]
+    drawn = draw_plain([cast("_Single", choosers[i]) for i in plain], torch.cat([logits[i] for i in plain]))
+    steps = dict(zip(plain, drawn, strict=True))
+    return [steps[i] if i in steps else c.step(logits[i]) for i, c in enumerate(choosers)]
+
+
 def chooser(
     settings: Decoding, *, name: str, prompt: Sequence[int], end: frozenset[int], banned: Sequence[int] = ()
 ) -> Chooser:
@@ -99,6 +115,9 @@ def chooser(
     if settings.num_beams > 1:
         return _Beams(settings, shape)
     return _Single(settings, shape, stream(settings.seed, name) if settings.do_sample else None)
+
+
+_BLOCK = 256
 
 
 class _Shape:
@@ -144,11 +163,24 @@ class _Single:
         self.logprobs: list[float] = []
         self.done: Written | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether the next token is drawn from the whole distribution, without penalty, cut-off or rule of its own."""
+        s = self.settings
+        whole = s.top_k == 0 and s.top_p == 1.0 and s.repetition_penalty == 1.0 and s.no_repeat_ngram_size == 0
+        return whole and self.draw is not None and len(self.tokens) >= s.min_new_tokens
+
     def step(self, logits: torch.Tensor) -> Step:
+        if self.plain:
+            return draw_plain([self], logits)[0]
         row = logits[0].float()
         shaped = self.shape(row, self.tokens)
         token = int(shaped.argmax()) if self.draw is None else self._sample(shaped, self.draw)
-        self.logprobs.append(float(row[token] - row.logsumexp(0)))
+        return self.take(token, float(row[token] - row.logsumexp(0)))
+
+    def take(self, token: int, logprob: float) -> Step:
+        """Append a token that was chosen."""
+        self.logprobs.append(logprob)
         self.tokens.append(token)
         if token in self.shape.end or len(self.tokens) == self.settings.max_new_tokens:
             finish = "stop" if token in self.shape.end else "length"
@@ -188,6 +220,40 @@ class _Single:
                     return torch.cat([values.double(), rest[None]]), torch.cat([order, order[-1:]])
         values, order = scaled.sort(descending=True)
         return values, order
+
+
+def draw_plain(choosers: Sequence[_Single], logits: torch.Tensor) -> list[Step]:
+    """The next token of many replies at once, each from its own random stream: sampling for reinforcement learning.
+
+    A token is where the running sum of probabilities, in the order of the vocabulary, passes a uniform number. The sum
+    goes over blocks first, so that only one block of each row is summed entry by entry.
+
+    Args:
+        choosers: replies that are `plain`, all with the same temperature and bans.
+        logits: [B, V], a row per reply.
+    """
+    import torch
+
+    first, raw = choosers[0], logits.float()
+    shaped = raw if first.settings.temperature == 1.0 else raw / first.settings.temperature
+    if first.shape.banned:
+        shaped = shaped.index_fill(1, torch.tensor(first.shape.banned, device=raw.device), -torch.inf)
+    mass = (shaped - shaped.amax(1, keepdim=True)).exp_()
+    count = -(-mass.shape[1] // _BLOCK)
+    blocks = torch.nn.functional.pad(mass, (0, count * _BLOCK - mass.shape[1])).view(len(raw), count, _BLOCK)
+    above = blocks.sum(2, dtype=torch.float64).cumsum(1)
+    uniform = torch.tensor([c.draw.random() for c in choosers if c.draw], dtype=torch.float64, device=raw.device)
+    want = uniform * above[:, -1]
+    block = torch.searchsorted(above, want[:, None], right=True).clamp(max=count - 1)
+    before = above.gather(1, (block - 1).clamp(min=0)) * (block > 0)
+    inner = blocks[torch.arange(len(raw), device=raw.device), block[:, 0]].double().cumsum(1) + before
+    place = torch.searchsorted(inner, want[:, None], right=True)
+    # Rounding can lead past the block's last entry that has any mass; that entry is meant then.
+    last = torch.searchsorted(inner, inner[:, -1:])
+    tokens = (block * _BLOCK + torch.minimum(place, last))[:, 0]
+    logprobs = raw.gather(1, tokens[:, None])[:, 0] - raw.logsumexp(1)
+    pairs = zip(choosers, tokens.tolist(), logprobs.tolist(), strict=True)
+    return [c.take(token, logprob) for c, token, logprob in pairs]
 
 
 class _Beams:

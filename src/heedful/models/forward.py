@@ -66,31 +66,47 @@ def predictions(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def prediction_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits [M, V] of the tokens that predict the labels of a packed batch."""
+    return states_and_logits(model, batch)[1]
+
+
+def states_and_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Final hidden states [R, T, H] of a packed batch, and logits [M, V] where something is predicted.
+
+    The states are what the output layer reads, so a value head or a classifier on them costs no second pass.
+    """
     places = batch["position_ids"]
     mask = attention_masks(model, batch.get("attention"), places, places)
-    with only_at(model, batch["row"], batch["source"]):
+    with only_at(model, batch["row"], batch["source"]) as seen:
         outputs = model(
             input_ids=batch["input_ids"],
             position_ids=places,
             attention_mask=mask,
             use_cache=False,
         )
-    logits: torch.Tensor = outputs.logits[0]
-    return logits
+    return seen[0], outputs.logits[0]
 
 
 @contextmanager
-def only_at(model: Any, row: torch.Tensor, source: torch.Tensor) -> Iterator[None]:
+def only_at(model: Any, row: torch.Tensor, source: torch.Tensor) -> Iterator[list[torch.Tensor]]:
     """Within this block the model's output layer sees only the states at (`row`, `source`): logits are [1, M, V].
 
     A hook rather than a call of the model's parts: the model's own forward still runs, so that gradients are shared
     between processes, autocast applies, and whatever the architecture does to its logits happens.
+
+    Yields:
+        a list to which each forward pass appends all its states, [R, T, H].
     """
     inner = getattr(model, "module", model)  # DistributedDataParallel keeps the model in `module`
     head = inner.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, args: (args[0][row, source][None], *args[1:]))
+    seen: list[torch.Tensor] = []
+
+    def pick(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(args[0])
+        return (args[0][row, source][None], *args[1:])
+
+    hook = head.register_forward_pre_hook(pick)
     try:
-        yield
+        yield seen
     finally:
         hook.remove()
 

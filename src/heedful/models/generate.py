@@ -20,7 +20,7 @@ from heedful.errors import DataError
 from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
 from heedful.models.architecture import attention_masks, growing_cache
 from heedful.models.causal import CausalModel
-from heedful.models.decoding import Chooser, Decoding, Written, chooser
+from heedful.models.decoding import Chooser, Decoding, Written, choose, chooser
 from heedful.models.forward import only_at, tensors
 
 if TYPE_CHECKING:
@@ -154,17 +154,15 @@ class _Tree:
 
     def _choose(self) -> bool:
         """Ask every unfinished reply for its next tokens and rebuild the branches; False when all are finished."""
+        starts = [i for i, name in enumerate(self.names) if i == 0 or name != self.names[i - 1]]
+        ends = [*starts[1:], len(self.names)]
+        deciders = [self.choosers[self.names[first]] for first in starts]
+        steps = choose(deciders, [self.logits[first:end] for first, end in zip(starts, ends, strict=True)])
         kept: list[int] = []
         tokens: list[int] = []
-        at = 0
-        while at < len(self.names):
-            name, first = self.names[at], at
-            while at < len(self.names) and self.names[at] == name:
-                at += 1
-            decider = self.choosers[name]
-            step = decider.step(self.logits[first:at])
+        for first, decider, step in zip(starts, deciders, steps, strict=True):
             if self.on_token and len(step.tokens) == 1:
-                self.on_token(name, step.tokens[0])
+                self.on_token(self.names[first], step.tokens[0])
             if decider.done is None:
                 kept.extend(first + p for p in step.parents)
                 tokens.extend(step.tokens)

@@ -4,6 +4,7 @@ config (YAML) -> TrainConfig -> gather (corpus, format, trees) -> sft (transform
 """
 
 from heedful.training.config import TrainConfig
-from heedful.training.run import Run, dry_run, train
+from heedful.training.methods import Run
+from heedful.training.run import dry_run, train
 
 __all__ = ["Run", "TrainConfig", "dry_run", "train"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from heedful.training.config import TrainConfig
+from heedful.training.config import RunSettings
 from heedful.training.plan import Plan
 from heedful.training.sharing import NOT_STATED
 
@@ -28,7 +28,7 @@ a medical device.** A person who answers for the conversation reads every draft 
 | method | {method}, {delta}: {trained:,} of {parameters:,} parameters trained |
 | data | {dataset}, split `{split}`: {targets:,} supporter turns, {conversations:,} rows an epoch; hash `{data_hash}` |
 | licence of the data | {licence} |
-| input format | `{format}` |
+| input format | `{format}` |{rewarded}
 | steps | {steps:,} of {planned_steps:,} planned ({stopped}), {tokens:,} tokens, {seconds:,.0f} s |
 | weights | those of step {weights_step:,} |
 | seed | {seed} |
@@ -51,7 +51,10 @@ diagnosis, not for anyone in danger.
 """
 
 
-def model_card(config: TrainConfig, summary: Mapping[str, Any], plan: Plan) -> str:
+STOPPED = {"done": "all", "time": "the time was over", "early": "validation loss stopped falling"}
+
+
+def model_card(config: RunSettings, summary: Mapping[str, Any], plan: Plan) -> str:
     """The card as Markdown; results are added by `heedful eval`, never guessed here."""
     licence = summary["licence"] or NOT_STATED
     base = summary["base_run"]
@@ -76,9 +79,8 @@ def model_card(config: TrainConfig, summary: Mapping[str, Any], plan: Plan) -> s
         format=summary["format"],
         steps=summary["steps"],
         planned_steps=summary["planned_steps"],
-        stopped={"done": "all", "time": "the time was over", "early": "validation loss stopped falling"}[
-            summary["stopped"]
-        ],
+        stopped=STOPPED.get(summary["stopped"]) or summary["stop_reason"],
+        rewarded=_what_was_rewarded(summary),
         tokens=summary["tokens"],
         seconds=summary["seconds"],
         seed=config.seed,
@@ -94,3 +96,11 @@ def model_card(config: TrainConfig, summary: Mapping[str, Any], plan: Plan) -> s
 
 def _what_came_before(base: Mapping[str, Any]) -> str:
     return f"{base['dataset']}; hash `{base['data_hash']}`; {base['licence'] or NOT_STATED}"
+
+
+def _what_was_rewarded(summary: Mapping[str, Any]) -> str:
+    rewards = summary.get("rewards")
+    if not rewards:
+        return ""
+    listed = ", ".join(f"{weight:g} {name}" for name, weight in rewards.items())
+    return f"\n| reward | {listed}; whether the model got better or only pleased it: `report.html` |"

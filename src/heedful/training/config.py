@@ -1,4 +1,7 @@
-"""The configuration of a training run; keys are Hugging Face's wherever Hugging Face has one."""
+"""The configuration of a training run; keys are Hugging Face's wherever Hugging Face has one.
+
+Groups of keys that several methods share are classes of their own; a method's configuration is what it needs of them.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,47 @@ from heedful.models.embedded import DEFAULT_MODEL
 from heedful.settings import Settings
 
 
-class TrainConfig(Settings):
-    """One run. Lengths are tokens, times seconds, rates per optimiser step."""
+class DataSettings(Settings):
+    """Which conversations."""
 
-    method: Literal["sft"] = "sft"
-    # model
+    dataset: str = "commons"
+    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    train_split: str | None = "train"
+    eval_split: str | None = "valid"
+    max_train_conversations: int | None = Field(default=None, ge=1)
+    max_eval_conversations: int | None = Field(default=None, ge=1)
+    allow_leaks: bool = False
+
+
+class BookSettings(Settings):
+    """What is kept, and where. Times are seconds."""
+
+    logging_steps: int = Field(default=5, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1, description="None: once at the end")
+    save_steps: int = Field(default=50, ge=1)
+    save_total_limit: int = Field(default=2, ge=1)
+    max_seconds: float | None = Field(default=None, gt=0, description="stop after this time, keep what was learnt")
+    seed: int = Field(default=13, ge=0, lt=2**32)
+    output_dir: str | None = None
+    resume_from_checkpoint: bool | str = False
+
+
+class OptimiserSettings(Settings):
+    """How weights move. Rates are per optimiser step."""
+
+    learning_rate: float = Field(default=2e-4, gt=0)
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+    ] = "linear"
+    warmup_steps: float = Field(default=10.0, ge=0, description="steps, or a share of all steps below 1")
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+
+
+class ModelSettings(Settings):
+    """A causal language model, what is trained of it, and how conversations become its input. Lengths are tokens."""
+
     model_name_or_path: str = DEFAULT_MODEL
     delta: str = Field(default="lora", description="full, lora, rslora, dora, ia3, vera, norms or bias")
     lora_rank: int = Field(default=16, ge=1)
@@ -25,42 +64,12 @@ class TrainConfig(Settings):
     lora_target: str | list[str] = "all-linear"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
-    # data
-    dataset: str = "commons"
-    dataset_options: dict[str, Any] = Field(default_factory=dict)
-    train_split: str | None = "train"
-    eval_split: str | None = "valid"
-    max_train_conversations: int | None = Field(default=None, ge=1)
-    max_eval_conversations: int | None = Field(default=None, ge=1)
-    allow_leaks: bool = False
-    format: str | dict[str, Any] = "chat"
+    format: str | dict[str, Any] | None = Field(
+        default=None, description="default: that of the run it starts from, else chat"
+    )
     max_length: int = Field(default=1024, ge=8)
     keep_context: float = Field(default=0.5, gt=0, le=1)
     overlong: Literal["error", "skip"] = "error"
-    # optimisation
-    learning_rate: float = Field(default=2e-4, gt=0)
-    lr_scheduler_type: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
-    ] = "linear"
-    warmup_steps: float = Field(default=10.0, ge=0, description="steps, or a share of all steps below 1")
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    num_train_epochs: float = Field(default=1.0, gt=0)
-    max_steps: int = Field(default=-1, ge=-1)
-    max_seconds: float | None = Field(default=None, gt=0, description="stop after this time, keep what was learnt")
-    per_device_train_batch_size: int = Field(default=4, ge=1, description="conversations in one pass")
-    per_device_eval_batch_size: int = Field(default=4, ge=1)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
-    # bookkeeping
-    logging_steps: int = Field(default=5, ge=1)
-    eval_steps: int | None = Field(default=None, ge=1, description="None: once at the end")
-    save_steps: int = Field(default=50, ge=1)
-    save_total_limit: int = Field(default=2, ge=1)
-    early_stopping_patience: int | None = Field(default=None, ge=1)
-    early_stopping_threshold: float = Field(default=0.0, ge=0)
-    seed: int = Field(default=13, ge=0, lt=2**32)
-    output_dir: str | None = None
-    resume_from_checkpoint: bool | str = False
 
     @field_validator("delta")
     @classmethod
@@ -68,6 +77,24 @@ class TrainConfig(Settings):
         if value not in DELTAS.names() and ":" not in value:
             raise ValueError(str(unknown("delta method", value, DELTAS.names())))
         return value
+
+
+class RunSettings(BookSettings, OptimiserSettings, DataSettings, ModelSettings):
+    """What training a causal language model takes, by whatever method."""
+
+    method: str
+
+
+class TrainConfig(RunSettings):
+    """Supervised training (`method: sft`)."""
+
+    method: Literal["sft"] = "sft"
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    per_device_train_batch_size: int = Field(default=4, ge=1, description="conversations in one pass")
+    per_device_eval_batch_size: int = Field(default=4, ge=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    early_stopping_threshold: float = Field(default=0.0, ge=0)
 
     @field_validator("max_steps")
     @classmethod

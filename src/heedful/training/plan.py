@@ -10,7 +10,7 @@ from typing import Any
 
 from heedful.errors import NotFoundError
 from heedful.models.causal import resolve_path
-from heedful.training.config import TrainConfig
+from heedful.training.config import RunSettings, TrainConfig
 from heedful.training.data import Prepared
 
 
@@ -76,7 +76,7 @@ LIBRARIES = 480 << 20
 """Bytes that Python, torch, transformers and peft take before a model is there (CPU build of torch 2.13)."""
 
 
-def estimate_memory(config: TrainConfig, *, row_tokens: int) -> int:
+def estimate_memory(config: RunSettings, *, row_tokens: int) -> int:
     """Bytes at the peak of a step: weights, gradients, Adam's two moments, activations and logits.
 
     Activations: about 34 bytes per token, layer and hidden unit in 16 bit (Korthikanti et al. 2022, without the

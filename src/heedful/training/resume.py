@@ -10,7 +10,7 @@ from typing import Any
 
 from heedful.errors import ConfigError
 from heedful.settings import read_yaml
-from heedful.training.config import TrainConfig
+from heedful.training.config import RunSettings
 from heedful.training.plan import Plan
 
 RESOLVED = "config.resolved.yaml"
@@ -50,7 +50,7 @@ class Earlier:
         return [*self.record.get("continued", []), one]
 
 
-def earlier_run(config: TrainConfig, checkpoint: Path) -> Earlier:
+def earlier_run(config: RunSettings, checkpoint: Path) -> Earlier:
     """Compare `config` with that of the run which wrote `checkpoint`.
 
     Raises:
@@ -64,7 +64,7 @@ def earlier_run(config: TrainConfig, checkpoint: Path) -> Earlier:
     old = read_yaml(path)
     record = old.pop(RECORD, None) or {}
     # A key that is younger than the run had its default.
-    before, now = {**TrainConfig().model_dump(), **old}, config.model_dump()
+    before, now = {**_defaults(config), **old}, config.model_dump()
     changed = {key: (before[key], new) for key, new in now.items() if _plain(before[key]) != _plain(new)}
     for key, (was, new) in changed.items():
         if key not in MAY_CHANGE | _OUTSIDE:
@@ -124,6 +124,11 @@ def step_of(checkpoint: Path | None) -> int:
     if checkpoint is None:
         return 0
     return int(json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"])
+
+
+def _defaults(config: RunSettings) -> dict[str, Any]:
+    fields = type(config).model_fields
+    return {name: f.get_default(call_default_factory=True) for name, f in fields.items() if not f.is_required()}
 
 
 def _plain(value: Any) -> Any:
