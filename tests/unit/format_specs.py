@@ -8,7 +8,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from heedful.formats import FORMATS
 
-TEXTS: dict[str, tuple[Any, ...]] = {"system": (None, "Be brief.", ""), "emotion_set": ("mesc_emotion",)}
+TEXTS: dict[str, tuple[Any, ...]] = {
+    "system": (None, "Be brief.", ""),
+    "emotion_set": ("mesc_emotion",),
+    "act_set": ("hope_act",),
+    "window": (4, 2),
+}
 """Values of options that are neither a switch nor a choice."""
 
 
@@ -32,4 +37,6 @@ assert {s["name"] for s in SPECS} == set(FORMATS.names())
 
 def spec_id(spec: dict[str, Any]) -> str:
     """A readable name for a test."""
-    return "-".join([spec["name"], *(f"{k}={v}" for k, v in spec.items() if k not in ("name", "emotion_set"))])
+    return "-".join(
+        [spec["name"], *(f"{k}={v}" for k, v in spec.items() if k not in ("name", "emotion_set", "act_set"))]
+    )

@@ -1,8 +1,9 @@
-"""Intervals on a zero line and curves, as SVG text."""
+"""Intervals on a zero line and curves, as SVG text: on a page and as files of their own."""
 
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heedful.evaluation._summary import Comparison
-from heedful.evaluation.charts import Curve, curves, forest_row, thinned, ticks
+from heedful.pages.charts import Curve, curves, forest_row, key, standalone, thinned, ticks
 
 
 def place(svg: str) -> float:
@@ -77,3 +78,43 @@ def test_thinning_keeps_the_mean_and_the_ends() -> None:
     assert len(small) == 400
     assert sum(y or 0 for _, y in small) / 400 == pytest.approx(sum(y for _, y in points) / 4000)
     assert thinned([(1, None)] * 1000) == [(1.0, None)] * len(thinned([(1, None)] * 1000))
+
+
+def test_a_band_lies_around_its_line_and_widens_the_scale() -> None:
+    line = Curve(name="r", x=[0, 1, 2], y=[1.0, 1.0, None], colour="#000", spread=[0.5, 0.5, 0.5])
+    svg = curves([line], title="t", x_label="s")
+    band = re.search(r"<path d='(M[^']*Z)'[^>]*fill-opacity", svg)
+    assert band
+    assert len(band[1].split("L")) == 4
+    heights = {float(point.split()[1].rstrip("Z")) for point in band[1][1:].split("L")}
+    assert heights == {0.0, 210.0}  # 1.5 and 0.5 are the ends of the scale
+    assert curves([Curve(name="r", x=[0], y=[1.0], colour="#000", spread=[0.5])], title="t", x_label="s")
+
+
+def test_a_long_band_is_thinned_like_its_line() -> None:
+    n = 1000
+    line = Curve(name="r", x=range(n), y=[float(i) for i in range(n)], colour="#000", spread=[1.0] * n)
+    assert len(line.edges()) == len(thinned(line.points()))
+
+
+def test_a_picture_of_its_own_has_its_size_and_its_colours() -> None:
+    lines = [
+        Curve(name="a & b", x=[0, 50], y=[0.1, 0.9], colour="var(--mark,#0072B2)", spread=[0.1, 0.1]),
+        Curve(name="other", x=[0, 50], y=[0.2, 0.3], colour="var(--second, #B34700)", style="dashdot"),
+    ]
+    svg = standalone(curves(lines, title="Reward & more", x_label="step"), width=640)
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (root.get("width"), root.get("height"), root.get("viewBox")) == ("640", "288", "0 0 640 288")
+    assert "var(" not in svg
+    assert "#0072B2" in svg
+    assert "#B34700" in svg
+    assert root[0].get("fill") == "#ffffff"
+    assert standalone("") == ""
+    with pytest.raises(ValueError, match="what curves"):
+        standalone("<p>no picture</p>")
+
+
+def test_no_two_styles_look_alike() -> None:
+    styles = ("solid", "dashed", "dotted", "dashdot")
+    assert len({key(Curve(name="x", x=[], y=[], colour="#000", style=style)) for style in styles}) == len(styles)

@@ -38,6 +38,9 @@ def spec_id(case: tuple[dict[str, Any], str]) -> str:
     return f"{format_specs.spec_id(case[0])}-{case[1]}"
 
 
+ACT_SET = "hope_act"
+
+
 @cache
 def tokenizer_for(markers: tuple[str, ...], template: str) -> Any:
     tokenizer = tiny_tokenizer(template="none" if template == "none" else "chatml")
@@ -63,6 +66,7 @@ odd = settings(max_examples=20, deadline=None, derandomize=True, database=None, 
 PIECES = (
     *("<|im_end|>", "<|im_start|>", "<|im_start|>user\n", "<|endoftext|>", "<|decide|>", "<|sep|>", "<|context|>"),
     *("<|emotion|>", "<|user|>", "<|therapist|>", "<|response|>", "[Question]", "[Others]", "<|im_", "end|>", "[", "<"),
+    *("<act=IRQ>", "<act=none>", "<act=", "<sos>", "<eos>", "_eou_", " >>P:", ">>t:", ">"),
     *(
         "therapist:",
         "client:",
@@ -95,6 +99,7 @@ def talks(draw: st.DrawFn, words: st.SearchStrategy[str] = texts) -> Conversatio
     roles: list[Role] = draw(st.lists(st.sampled_from(["user", "assistant"]), min_size=1, max_size=8))
     strategies = (None, *taxonomy.get(STRATEGY_SET).names)
     emotions = (None, *taxonomy.get(EMOTION_SET).names)
+    acts = (None, *taxonomy.get(ACT_SET).names)
     turns = []
     for role in roles:
         labels = []
@@ -102,6 +107,8 @@ def talks(draw: st.DrawFn, words: st.SearchStrategy[str] = texts) -> Conversatio
             labels.append(Label(set=STRATEGY_SET, value=strategy))
         if emotion := draw(st.sampled_from(emotions)):
             labels.append(Label(set=EMOTION_SET, value=emotion))
+        if act := draw(st.sampled_from(acts)):
+            labels.append(Label(set=ACT_SET, value=act))
         turns.append(Turn(role=role, text=draw(words), labels=tuple(labels)))
     return Conversation(id="odd", turns=tuple(turns))
 
@@ -368,7 +375,16 @@ def test_a_sample_is_its_text(case: tuple[dict[str, Any], str], conv: Conversati
         (end,) = encode(fmt.ends(tokenizer)[0], tokenizer)
         assert sample.target.count(end) == 1
         assert sample.target[-1] == end
-        assert sample.start == 0
+        assert sample.start == max(0, sample.turn - getattr(fmt, "window", sample.turn))
+
+
+def planned(fmt: Format) -> str | None:
+    """The label set of what the model writes before a reply."""
+    if getattr(fmt, "predict", False):
+        return STRATEGY_SET
+    if getattr(fmt, "emit_emotion", False):
+        return EMOTION_SET
+    return ACT_SET if getattr(fmt, "acts", "none") == "joint" or getattr(fmt, "act_prefix", False) else None
 
 
 @every_format
@@ -382,10 +398,8 @@ def test_parse_undoes_target(case: tuple[dict[str, Any], str], conv: Conversatio
         tokens = [t for part in fmt.target(turn, tokenizer) for t in encode(part, tokenizer)]
         reply = fmt.parse(tokenizer.decode(tokens) + "left over", tokenizer)
         assert reply.text == fmt.words(turn, tokenizer)
-        expected = {}
-        if getattr(fmt, "predict", False) or getattr(fmt, "emit_emotion", False):
-            name = STRATEGY_SET if fmt.name == "strategy" else EMOTION_SET
-            expected = {name: turn.label(name)} if turn.label(name) else {}
+        name = planned(fmt)
+        expected = {name: turn.label(name)} if name and turn.label(name) else {}
         assert reply.plan == expected
 
 

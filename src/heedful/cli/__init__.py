@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("heedful.cli.demo:demo_command", "Corpus to trained model to report, in minutes."),
     "doctor": ("heedful.cli.doctor:doctor_command", "What this machine has, and what to type for the rest."),
     "eval": ("heedful.cli.evaluate:eval_group", "Evaluate a model beside trivial baselines; compare evaluations."),
+    "export": ("heedful.cli.export:export_group", "Export a run: one GGUF file, or a merged folder."),
     "init": ("heedful.cli.init:init_command", "Write a runnable starter folder."),
     "score": ("heedful.cli.score:score_command", "Score any file of references and generations."),
     "train": ("heedful.cli.train:train_command", "Train as a YAML file says; --dry-run, --resume."),

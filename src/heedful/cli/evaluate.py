@@ -19,8 +19,15 @@ from heedful.cli.output import Progress, number
 from heedful.errors import NotFoundError
 from heedful.evaluation.compare import compare_folders, read_summary
 from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.emotion import SCORES
 from heedful.evaluation.run import evaluate
+from heedful.evaluation.study import study
+from heedful.evaluation.study_config import StudyConfig
+from heedful.evaluation.study_page import one_decoding
 from heedful.settings import apply_overrides, check, read_yaml
+
+KINDS = ("eval", "study")
+"""What `kind` says in the summaries that are listed and shown here."""
 
 
 @click.group(name="eval")
@@ -52,6 +59,30 @@ def run_command(model: str, overrides: tuple[str, ...], config: str | None, as_j
         click.echo(json.dumps({k: v for k, v in done.summary.items() if show_text or k != "examples"}))
         return
     console().print(summary_table(done.summary))
+    click.echo(f"report: {done.report}")
+
+
+@eval_group.command(name="study")
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, without the example dialogues.")
+@click.option("--show-text", is_flag=True, help="With --json: the examples too. They may be a real person's words.")
+def study_command(config: str, overrides: tuple[str, ...], as_json: bool, show_text: bool) -> None:
+    """Compare several systems under several decodings on one part: one table, one page. CONFIG is a YAML file.
+
+    Run it again after an interruption and it goes on where it stopped.
+
+    \b
+    heedful eval study recipes/study.yaml
+    heedful eval study recipes/study.yaml max_conversations=10 output_dir=runs/quick
+    """
+    settings = check(StudyConfig, apply_overrides(read_yaml(config), overrides), where=config)
+    progress = Progress()
+    done = study(settings, say=progress.say, command=shlex.join(["heedful", *sys.argv[1:]]))
+    if as_json:
+        click.echo(json.dumps({k: v for k, v in done.summary.items() if show_text or k != "examples"}))
+        return
+    print_study(done.summary)
     click.echo(f"report: {done.report}")
 
 
@@ -100,10 +131,11 @@ def list_command(folder: str, as_json: bool) -> None:
     \b
     heedful eval ls runs
     """
-    found = sorted(p.parent for p in Path(folder).rglob("report.html") if (p.parent / "summary.json").is_file())
-    if not found:
+    pages = sorted(p.parent for p in Path(folder).rglob("report.html") if (p.parent / "summary.json").is_file())
+    # Training runs have a page and a summary as well.
+    rows = [(str(path), found) for path in pages if (found := read_summary(path, kinds=None)).get("kind") in KINDS]
+    if not rows:
         raise NotFoundError(f"No evaluation below '{folder}'; make one with heedful eval run MODEL.")
-    rows = [(str(path), read_summary(path)) for path in found]
     if as_json:
         click.echo(json.dumps([{"folder": path, "title": s["title"], "created": s["created"]} for path, s in rows]))
         return
@@ -123,10 +155,14 @@ def view_command(folder: str, open_page: bool, markdown: bool) -> None:
     heedful eval view runs/demo/eval/commons-test --markdown >> LOG.md
     """
     path = Path(folder)
+    summary = read_summary(path, kinds=KINDS)
     if markdown:
-        click.echo(markdown_table(read_summary(path)))
+        click.echo(markdown_study(summary) if summary["kind"] == "study" else markdown_table(summary))
         return
-    console().print(summary_table(read_summary(path)))
+    if summary["kind"] == "study":
+        print_study(summary)
+    else:
+        console().print(summary_table(summary))
     click.echo(f"report: {path / 'report.html'}")
     if open_page:
         webbrowser.open((path / "report.html").resolve().as_uri())
@@ -159,7 +195,7 @@ def markdown_table(summary: dict[str, Any]) -> str:
         summary["created"][:10],
         f"seed {summary['seed']}",
         f"{corpus['targets']:,} replies of {corpus['conversations']:,} dialogues, data {corpus['hash']}",
-        f"format {summary['format']}",
+        f"format {summary['format']}" if summary["format"] else "",
         f"training: {training}" if training else "",
         machine["gpu"] or f"{machine['cores']} cores, no GPU",
         *sorted({s["note"] for s in summary["systems"] if s["note"]}),
@@ -190,6 +226,51 @@ def _cells(summary: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]
                 for m in found
             ],
         )
+
+
+def print_study(summary: dict[str, Any]) -> None:
+    """Findings, a table per decoding, and the labels, each behind its constant row."""
+    for finding in summary["findings"]:
+        click.echo(f"- {finding['text']}")
+    for decoding in summary["decodings"]:
+        console().print(summary_table(one_decoding(summary, decoding)))
+    for name, title, rows in _label_rows(summary):
+        table = Table(title=escape(f"{name}: {title}"))
+        for column in ("who", "read by", *SCORES.values()):
+            table.add_column(column, justify="left" if column in ("who", "read by") else "right")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        console().print(table)
+
+
+def markdown_study(summary: dict[str, Any]) -> str:
+    """The same as Markdown."""
+    lines = [f"- {finding['text']}" for finding in summary["findings"]]
+    for decoding in summary["decodings"]:
+        lines += ["", f"**{decoding}**", "", markdown_table(one_decoding(summary, decoding))]
+    for name, title, rows in _label_rows(summary):
+        lines += ["", f"**{name}**: {title}", "", f"| who | read by | {' | '.join(SCORES.values())} |"]
+        lines += [f"|---|---|{'---:|' * len(SCORES)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def _label_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str, list[list[str]]]]:
+    """Per label set and decoding: name, title, and rows of cells, the constant row first."""
+    for name, decodings in summary["labels"].items():
+        for decoding, reports in decodings.items():
+            if not reports:
+                continue
+            first = reports[0]
+            rows = [[f"always {first['constant_label']}", "no model", *_label_cells(first["constant"])]]
+            rows += [[r["system"], r["source"], *_label_cells(r["predicted"])] for r in reports]
+            yield name, f"{decoding}, n = {first['n']:,}, out of 100", rows
+
+
+def _label_cells(found: dict[str, Any]) -> list[str]:
+    scores = [found["scores"][name] for name in SCORES]
+    return [
+        number(s["value"]) + ("" if s["low"] is None else f" ({number(s['low'])}–{number(s['high'])})") for s in scores
+    ]
 
 
 def vars_of(record: Any) -> dict[str, Any]:

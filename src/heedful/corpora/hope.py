@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, read_csv
-from heedful.errors import DataError, NotFoundError, shown
+from heedful.errors import ConfigError, DataError, NotFoundError, shown
 from heedful.taxonomy import hope, normalise
 from heedful.types import Conversation, Label, Role, Turn
 
@@ -77,6 +77,8 @@ def read(
     acts: Acts = "twelve",
     table: Mapping[str, str | None] | None = None,
     seed: int = SEED,
+    folds: int | None = None,
+    fold: int = 0,
 ) -> list[Conversation]:
     """Read the sessions, sorted by number; turns by the number after the underscore.
 
@@ -85,9 +87,14 @@ def read(
         acts: `twelve` decides `yna` by the first words (label source `rule`); `merged_yna` gives the eleven-class
             scheme, in which PA, NA and `yna` are one class, kept in label set `hope_act_merged` as "YNA".
         table: raw act string -> act or None; asked before the built-in table.
-        seed: for loose files, which are divided 70:20:10 into train, test and valid by session.
+        seed: for loose files, which are divided 70:20:10 into train, test and valid by session; and for folds.
+        folds: leave sessions out instead, whatever folders the files are in. All sessions are dealt into so many folds:
+            `fold` is the test part, a tenth of all sessions (at least one) out of the next fold is the validation part,
+            and the rest is the training part.
+        fold: which one is left out, from 0.
 
     Raises:
+        ConfigError: fewer than 2 folds, more folds than sessions, or no fold of this number.
         NotFoundError: no CSV in the folder.
         DataError: a file without the needed columns, or an ID that is not "<session>_<index>".
         LabelError: `table` leads to something that is no act.
@@ -105,7 +112,9 @@ def read(
                 raise DataError(f"{path}, line {number}: session {session} also stands in another split's folder.")
             sessions.setdefault(session, []).append((index, row))
     order = sorted(sessions, key=lambda s: (not s.isdigit(), int(s) if s.isdigit() else 0, s))
-    if not any(split_of.values()):
+    if folds is not None:
+        split_of.update(_leave_out(order, seed, folds=folds, fold=fold))
+    elif not any(split_of.values()):
         split_of.update(_divide(order, seed))
     return [
         Conversation(
@@ -154,6 +163,21 @@ def _divide(sessions: Sequence[str], seed: int) -> dict[str, str]:
     n_test, n_valid = round(0.2 * len(shuffled)), round(0.1 * len(shuffled))
     names = ["test"] * n_test + ["valid"] * n_valid + ["train"] * (len(shuffled) - n_test - n_valid)
     return dict(zip(shuffled, names, strict=True))
+
+
+def _leave_out(sessions: Sequence[str], seed: int, *, folds: int, fold: int) -> dict[str, str]:
+    """Session -> split where one of `folds` is left out; sessions are shuffled by `seed` and dealt out in turn."""
+    if not 2 <= folds <= len(sessions) or not 0 <= fold < folds:
+        raise ConfigError(
+            f"dataset_options of hope: expected folds between 2 and the {len(sessions)} sessions there are, and fold "
+            f"between 0 and folds - 1, but got folds: {folds}, fold: {fold}."
+        )
+    shuffled = list(sessions)
+    random.Random(seed).shuffle(shuffled)
+    split_of = dict.fromkeys(shuffled, "train")
+    split_of.update(dict.fromkeys(shuffled[(fold + 1) % folds :: folds][: max(1, round(0.1 * len(shuffled)))], "valid"))
+    split_of.update(dict.fromkeys(shuffled[fold::folds], "test"))
+    return split_of
 
 
 def check(conversations: Sequence[Conversation], folder: Path) -> Findings:

@@ -8,16 +8,13 @@ Entries that are not named here are left out of the page; `summary.json` keeps t
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from heedful.errors import DataError, nearest
-
-# Control characters and lone surrogates: an HTML file cannot hold them, and UTF-8 cannot encode the latter.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+from heedful.pages.page import clean
 
 Number = Annotated[float | None, AfterValidator(lambda v: v if v is not None and math.isfinite(v) else None)]
 """A float, or None where there is none; NaN and the infinities are none."""
@@ -194,7 +191,7 @@ def read(summary: Mapping[str, Any]) -> Summary:
             names the entry, never its content.
     """
     try:
-        found = Summary.model_validate(_clean(summary))
+        found = Summary.model_validate(clean(summary))
     except ValidationError as err:
         first, *more = err.errors(include_input=False, include_url=False, include_context=False)
         where = ".".join(map(str, first["loc"])) or "the summary itself"
@@ -233,14 +230,3 @@ def _check(summary: Summary) -> None:
 def _known(kind: str, name: str, table: Mapping[str, object], who: str) -> None:
     if name not in table:
         raise DataError(f"{who} names the {kind} '{name}', which the summary does not list.{nearest(name, table)}")
-
-
-def _clean(value: Any) -> Any:
-    """The same value with forbidden characters shown as U+FFFD."""
-    if isinstance(value, str):
-        return _FORBIDDEN.sub("\ufffd", value)
-    if isinstance(value, Mapping):
-        return {_clean(key): _clean(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(entry) for entry in value]
-    return value

@@ -7,18 +7,19 @@ explain what is seen, or that nothing was computed. A new metric gets its place 
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from heedful.evaluation._summary import LEVEL, Comparison, MetricInfo, Scored, Summary
+from heedful.pages.numbers import Figure, Parts, digits, estimate, said
 
 Status = Literal["better", "worse", "apart", "chance", "unknown"]
 """How `a` stands to `b`; `apart`: they differ beyond chance on a score without a better end."""
 
 GROUPS: dict[str, tuple[str, str]] = {
+    "reward": ("Training reward", "What training was told to raise; high values are no evidence of good replies."),
+    "heldout": ("Held-out scorers", "They judge the same replies, and training never saw them."),
     "overlap": (
         "Words shared with the reply in the corpus",
         "A good reply may use other words, so low values are normal.",
@@ -102,15 +103,6 @@ RULES: dict[str, tuple[str, str]] = {
 """Rule by which examples were chosen -> heading and one sentence."""
 
 _HEADLINE_PAIRS = 3
-_MOST_PLACES = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A number inside a sentence, to be shown with `places` digits behind the point."""
-
-    value: float
-    places: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,40 +110,11 @@ class Claim:
     """One sentence or two of the headline."""
 
     status: Status
-    parts: tuple[str | Figure, ...]
+    parts: Parts
 
     @property
     def text(self) -> str:
-        return "".join(part if isinstance(part, str) else shown(part.value, part.places) for part in self.parts)
-
-
-def shown(value: float, places: int = 0) -> str:
-    """`value` with thousands marks, `places` digits behind the point and a true minus; never a minus zero."""
-    text = f"{value:,.{places}f}"
-    if text.startswith("-"):
-        text = text[1:] if not text.strip("-0.,") else f"\u2212{text[1:]}"
-    return text
-
-
-def digits(numbers: Iterable[tuple[float | None, float | None, float | None]]) -> int:
-    """Digits behind the point for (value, low, high) that stand together: two digits of the usual interval's width.
-
-    Without any interval: two, or three where all values are below one.
-    """
-    kept = list(numbers)
-    widths = sorted(high - low for _, low, high in kept if low is not None and high is not None and high > low)
-    if widths:
-        places = 1 - math.floor(math.log10(statistics.median_low(widths)))
-    else:
-        places = 2 if any(value is not None and abs(value) >= 1 for value, *_ in kept) else 3
-    return min(_MOST_PLACES, max(1, places))
-
-
-def visible(places: int, *numbers: float | None) -> int:
-    """`places`, or as many more as it takes that no number other than zero reads as zero."""
-    while places < _MOST_PLACES and any(number and round(number, places) == 0 for number in numbers):
-        places += 1
-    return places
+        return said(self.parts)
 
 
 def plain(system: str) -> str:
@@ -250,8 +213,8 @@ def _leading(summary: Summary, pair: Comparison) -> Claim:
         text = f"{both} could not be compared on {info.title}: {plain(lacking)} has no value ({reason})."
         return Claim(status="unknown", parts=(text,))
     places = digits((score.value, score.low, score.high) for score in scores.values())
-    left, right = _estimate(a.value, a.low, a.high, places), _estimate(b.value, b.low, b.high, places)
-    gap = _estimate(pair.difference, pair.low, pair.high, digits([(pair.difference, pair.low, pair.high)]))
+    left, right = estimate(a.value, a.low, a.high, places), estimate(b.value, b.low, b.high, places)
+    gap = estimate(pair.difference, pair.low, pair.high, digits([(pair.difference, pair.low, pair.high)]))
     if status in ("chance", "unknown"):
         parts = (f"{info.title} was ", *left, f" for {plain(pair.a)} and ", *right, f" for {plain(pair.b)}. ")
         return Claim(status=status, parts=(*parts, "The difference is ", *gap, *_doubt(pair)))
@@ -267,7 +230,7 @@ def _leading(summary: Summary, pair: Comparison) -> Claim:
     )
 
 
-def _doubt(pair: Comparison) -> tuple[str | Figure, ...]:
+def _doubt(pair: Comparison) -> Parts:
     """Why a difference supports no claim."""
     if pair.low is None or pair.high is None:
         return (", but without an interval this page cannot say whether chance explains it.",)
@@ -292,14 +255,6 @@ def _meaning(info: MetricInfo, pair: Comparison, status: Status) -> str:
         return f"{a} differs from {b}, as one score has it:"
     good, bad = _PHRASES.get(info.group, (f"is better in {info.title}", f"is worse in {info.title}"))
     return f"{a} {good if status == 'better' else bad} than {b}, as one score has it:"
-
-
-def _estimate(value: float, low: float | None, high: float | None, places: int) -> tuple[str | Figure, ...]:
-    places = visible(places, value, low, high)
-    figure = Figure(value=value, places=places)
-    if low is None or high is None:
-        return (figure,)
-    return (figure, " (", Figure(value=low, places=places), " to ", Figure(value=high, places=places), ")")
 
 
 def _count(summary: Summary, compared: Sequence[Comparison]) -> Claim:

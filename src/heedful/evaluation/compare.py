@@ -22,8 +22,8 @@ NO_CONTEXTS = (
 )
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """`summary.json` of an evaluation.
+def read_summary(folder: Path, *, kinds: Sequence[str] | None = ("eval",)) -> dict[str, Any]:
+    """`summary.json` of an evaluation; of any run whose `kind` is among `kinds` (None: whatever it is).
 
     Raises:
         NotFoundError: there is none, or it is a training run's.
@@ -36,7 +36,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         found: Any = json.loads(path.read_text("utf-8"))
     except ValueError:
         raise DataError(f"{path} is damaged (no JSON); run the evaluation again, its replies are kept.") from None
-    if not isinstance(found, dict) or found.get("kind") != "eval":
+    if not isinstance(found, dict) or (kinds is not None and found.get("kind") not in kinds):
         raise NotFoundError(f"'{folder}' is no evaluation; its evaluations are listed by: heedful eval ls {folder}")
     return found
 

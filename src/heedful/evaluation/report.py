@@ -12,35 +12,30 @@ system is better only where the 95 % interval of the paired difference excludes 
 from __future__ import annotations
 
 import functools
-import json
 import os
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from jinja2 import Environment
+from markupsafe import Markup
 
-from heedful.errors import RunError
 from heedful.evaluation._summary import Comparison, Example, MetricInfo, Scored, Summary, System, Training, read
 from heedful.evaluation._words import (
     GROUPS,
     RULES,
     SYSTEMS,
-    Claim,
     capital,
-    digits,
     group_order,
     headline,
     plain,
     scale,
-    shown,
     verdict,
-    visible,
 )
-from heedful.evaluation.charts import Curve, curves, forest_axis, forest_row
+from heedful.pages import page as pages
+from heedful.pages.charts import Curve, curves, forest_axis, forest_row
+from heedful.pages.numbers import digits, shown, visible
 
 _MOST_ROWS = 40
 
@@ -55,7 +50,7 @@ def render(summary: Mapping[str, Any]) -> str:
         DataError: an entry is missing, of the wrong type, or names something that is not there.
     """
     record = read(summary)
-    return _environment().get_template("report.html.j2").render(_view(record))
+    return environment().get_template("report.html.j2").render(view(record))
 
 
 def write(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
@@ -67,24 +62,7 @@ def write(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
         DataError: as in `render`; nothing is written then.
         RunError: the file cannot be written.
     """
-    target = Path(path)
-    text = render(summary)
-    scratch: str | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, target)
-    except OSError as err:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
-        raise RunError(
-            f"The report could not be written to '{target}' ({err.strerror or err}); choose another path or make room."
-        ) from err
-    return target
+    return pages.write(path, render(summary))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +120,7 @@ class _Replies:
     examples: tuple[tuple[Example, tuple[tuple[str, str | None], ...]], ...]
 
 
-def _view(summary: Summary) -> dict[str, Any]:
+def view(summary: Summary) -> dict[str, Any]:
     """What the template reads. Models come before baselines everywhere."""
     models = tuple(system for system in summary.systems if system.kind == "model")
     floors = tuple(system for system in summary.systems if system.kind == "baseline")
@@ -311,55 +289,8 @@ def _replies(summary: Summary, systems: Sequence[System]) -> tuple[_Replies, ...
     return tuple(found)
 
 
-def _number(value: float | None, places: int = 0) -> Markup:
-    """The rounded number for the eye, the exact one for a program; nothing measured is a dash."""
-    if value is None:
-        return Markup('<span title="no value">—</span>')
-    return Markup('<data value="{}">{}</data>').format(repr(value), shown(value, places))
-
-
-def _plain(value: Any) -> str:
-    """An entry of a free mapping (decoding, machine) as words."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        # Settings such as 3e-05 are names of a sort: shown as they are. Only what was measured has more digits.
-        return repr(value) if isinstance(value, int) or len(repr(value)) <= 9 else f"{value:.6g}"
-    if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
-        return ", ".join(_plain(entry) for entry in value)
-    return json.dumps(value, ensure_ascii=False, sort_keys=True) if isinstance(value, Mapping) else str(value)
-
-
-def _flat(entries: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A mapping of mappings as rows: `seconds.training`, `12.5`."""
-    rows: list[tuple[str, str]] = []
-    for key, value in entries.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", _plain(value)))
-    return rows
-
-
-def _marked(claim: Claim) -> Markup:
-    """A claim with its numbers as <data>, everything else escaped."""
-    return Markup("").join(
-        _number(part.value, part.places) if not isinstance(part, str) else escape(part) for part in claim.parts
-    )
-
-
 @functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("heedful.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(number=_number, flat=_flat, marked=_marked, setting=_plain)
-    environment.filters.update(plain=plain, capital=capital, scale=scale)
-    return environment
+def environment() -> Environment:
+    made = pages.environment("heedful.evaluation")
+    made.filters.update(plain=plain, capital=capital, scale=scale)
+    return made

@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heedful import corpora, formats
 from heedful.errors import ConfigError, DataError, NotFoundError
@@ -111,7 +111,7 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
     need_train_extra()
     check_architecture(config.model_name_or_path)  # before anything is written
     begun = time.monotonic()
-    conversations = _load(setting, config.split, config.max_conversations)
+    conversations = load_split(setting, config.split, config.max_conversations)
     prepared = [setting.fmt.prepare(c) for c in conversations]
     setting.fmt.check(conversations)
     where = [place for c in prepared for place in places(c, setting.fmt)]
@@ -121,9 +121,9 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
             f"format '{setting.fmt.name}' can use as a target."
         )
     say(f"{setting.dataset}, {config.split or 'all'}: {len(conversations):,} conversations, {len(where):,} replies due")
-    data_hash = _hash(prepared)
+    data_hash = hash_of(prepared)
     # Baselines take seconds, so whatever is missing for them is said before hours of generation.
-    floors = _baselines(setting, where, data_hash, say)
+    floors = make_baselines(setting, where, data_hash, say)
     systems = _models(setting, conversations, where, data_hash, say) + floors
     where, systems, note = _common(where, systems)
     say("scores")
@@ -132,13 +132,13 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
         systems,
         prepared,
         where,
-        corpus={**_corpus(setting, len(conversations), len(where), data_hash), "note": note},
+        corpus={**corpus_facts(setting, len(conversations), len(where), data_hash), "note": note},
         format_name=setting.fmt.fingerprint,
         run_folder=Path(config.model_name_or_path).expanduser() if setting.run else None,
         seconds=time.monotonic() - begun,
         command=command,
     )
-    _write_json(setting.folder / "summary.json", summary)
+    write_json(setting.folder / "summary.json", summary)
     write_report(setting.folder / "report.html", summary)
     return Evaluation(folder=setting.folder, summary=summary)
 
@@ -165,12 +165,13 @@ def _common(where: list[Place], systems: list[System]) -> tuple[list[Place], lis
     return [p for p in where if p.id in due], kept, note
 
 
-def _load(setting: Setting, split: str | None, limit: int | None) -> list[Conversation]:
+def load_split(setting: Setting, split: str | None, limit: int | None) -> list[Conversation]:
+    """A part of the corpus, the first `limit` conversations of it."""
     found = corpora.load(setting.dataset, split, **setting.dataset_options)
     return found[:limit] if limit else found
 
 
-def _hash(prepared: Sequence[Conversation]) -> str:
+def hash_of(prepared: Sequence[Conversation]) -> str:
     """Sixteen hex digits over all that a prompt may hold: another word anywhere in a talk is other data."""
     digest = hashlib.sha256()
     for conv in prepared:
@@ -181,7 +182,8 @@ def _hash(prepared: Sequence[Conversation]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _corpus(setting: Setting, conversations: int, targets: int, data_hash: str) -> dict[str, Any]:
+def corpus_facts(setting: Setting, conversations: int, targets: int, data_hash: str) -> dict[str, Any]:
+    """What a report says about the data."""
     info = None if corpora.is_file(setting.dataset) else corpora.get(setting.dataset).info
     return {
         "name": setting.dataset,
@@ -228,8 +230,29 @@ def _model(
     data_hash: str,
     say: Say,
 ) -> System:
+    samples = samples_of(causal, setting, conversations, where)
+    header = header_of(name, causal, setting, data_hash)
+    losses = likelihoods(name, causal, setting, samples, header, say)
+    traces = write_replies(name, causal, setting, samples, where, header, say) if setting.config.generate else None
+    what = "the run's model" if name == "trained" else "the same model before training" if name == "base" else "model"
+    return System(
+        name=name,
+        kind="model",
+        description=f"{what}: {setting.config.model_name_or_path if name != 'base' else 'its base weights'}",
+        note=causal.note or None,
+        model={"name": setting.config.model_name_or_path, "hash": header["model"]},
+        dtype=header["dtype"],
+        losses=losses,
+        traces=traces,
+    )
+
+
+def samples_of(
+    causal: CausalModel, setting: Setting, conversations: Sequence[Conversation], where: Sequence[Place]
+) -> list[Sample]:
+    """The prompts at the places, in order."""
     due = {place.id for place in where}
-    samples = [
+    return [
         s
         for conv in conversations
         for s in setting.fmt.samples(
@@ -237,32 +260,21 @@ def _model(
         )
         if s.id in due
     ]
-    weights = fingerprint(causal)
-    dtype = str(next(causal.model.parameters()).dtype).removeprefix("torch.")
-    header: dict[str, Any] = {
+
+
+def header_of(name: str, causal: CausalModel, setting: Setting, data_hash: str) -> dict[str, Any]:
+    """What replies depend on besides the decoding; a file with another header is never continued."""
+    return {
         "system": name,
-        "model": weights,
-        "dtype": dtype,
+        "model": fingerprint(causal),
+        "dtype": str(next(causal.model.parameters()).dtype).removeprefix("torch."),
         "format": setting.fmt.fingerprint,
         "max_length": setting.max_length,
         "data": data_hash,
     }
-    losses = _likelihood(name, causal, setting, samples, header, say)
-    traces = _generate(name, causal, setting, samples, where, header, say) if setting.config.generate else None
-    what = "the run's model" if name == "trained" else "the same model before training" if name == "base" else "model"
-    return System(
-        name=name,
-        kind="model",
-        description=f"{what}: {setting.config.model_name_or_path if name != 'base' else 'its base weights'}",
-        note=causal.note or None,
-        model={"name": setting.config.model_name_or_path, "hash": weights},
-        dtype=dtype,
-        losses=losses,
-        traces=traces,
-    )
 
 
-def _likelihood(
+def likelihoods(
     name: str, causal: CausalModel, setting: Setting, samples: Sequence[Sample], header: dict[str, Any], say: Say
 ) -> list[SampleLoss]:
     records = Records(setting.folder / "likelihood" / f"{name}.jsonl", header)
@@ -280,7 +292,7 @@ def _likelihood(
     return [SampleLoss(**known[s.id]) for s in samples]
 
 
-def _generate(
+def write_replies(
     name: str,
     causal: CausalModel,
     setting: Setting,
@@ -288,7 +300,11 @@ def _generate(
     where: Sequence[Place],
     header: dict[str, Any],
     say: Say,
+    *,
+    prompts: Literal["hashed", "kept"] = "hashed",
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Trace]:
+    """Write what is missing of `traces/<name>.jsonl`, and read all of it; `notes` go into the info of a reply by id."""
     config = setting.config
     decoding = config.decoding.decoding(config.seed)
     records = Records(
@@ -297,7 +313,7 @@ def _generate(
     )
     known = records.open()
     by_place = {place.id: place for place in where}
-    prompts = {s.id: s.prompt for s in samples}
+    inputs = {s.id: s.prompt for s in samples}
     banned = unwritable(setting.fmt, causal.tokenizer)
     begun, tokens = time.monotonic(), 0
     for batch in generate(causal, samples, decoding, branches=config.branches, banned=banned, written=frozenset(known)):
@@ -307,21 +323,24 @@ def _generate(
                 continue
             text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
             reply = setting.fmt.parse(text, causal.tokenizer)
-            place, prompt = by_place[made.id], prompts[made.id]
+            place, prompt = by_place[made.id], inputs[made.id]
+            given = causal.tokenizer.decode(prompt)
             trace = Trace(
                 id=made.id,
                 conversation_id=place.conversation_id,
                 turn=place.turn,
-                system=name,
+                system=header["system"],
                 reply=reply.text,
                 reference=place.reference,
+                prompt=given if prompts == "kept" else None,
                 plan=reply.plan,
                 finish=made.written.finish,
                 tokens=len(made.written.tokens),
                 info={
                     "model": header["model"],
                     "format": header["format"],
-                    "prompt_hash": text_hash(causal.tokenizer.decode(prompt)),
+                    "prompt_hash": text_hash(given),
+                    **(notes or {}).get(made.id, {}),
                 },
                 usage={"prompt_tokens": len(prompt), "completion_tokens": len(made.written.tokens)},
             )
@@ -337,14 +356,15 @@ def _generate(
 # ---------------------------------------------------------------------- baselines
 
 
-def _baselines(setting: Setting, where: Sequence[Place], data_hash: str, say: Say) -> list[System]:
+def make_baselines(setting: Setting, where: Sequence[Place], data_hash: str, say: Say) -> list[System]:
+    """Replies of the baselines that the configuration names."""
     names = setting.config.baselines
     learners = [name for name in names if name not in WITHOUT_TRAINING]
     train: list[Place] = []
     train_hash = None
     if learners:
         try:
-            found = _load(setting, setting.config.train_split, None)
+            found = load_split(setting, setting.config.train_split, None)
         except NotFoundError as err:
             raise ConfigError(
                 f"Baselines that need training replies ({', '.join(learners)}) cannot be made: {err} Leave them out "
@@ -352,7 +372,7 @@ def _baselines(setting: Setting, where: Sequence[Place], data_hash: str, say: Sa
             ) from err
         prepared = [setting.fmt.prepare(c) for c in found]
         train = [place for c in prepared for place in places(c, setting.fmt)]
-        train_hash = _hash(prepared)
+        train_hash = hash_of(prepared)
     out = []
     for name in names:
         # The part is in the header of those alone that look at it: adding a baseline later leaves the others valid.
@@ -393,7 +413,8 @@ def _baseline(
     return System(name=name, kind="baseline", description=doc, traces=traces)
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a mapping as JSON in one step; only its owner may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
     scratch.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -81,13 +81,8 @@ def summarise(
         "decoding": {**config.decoding.model_dump(), "seed": config.seed},
         "seed": config.seed,
         "dtype": main.dtype or "",
-        "machine": {
-            "cpu": platform.machine(),
-            "cores": os.cpu_count() or 1,
-            "gpu": _gpu(),
-            "seconds": {"all": round(seconds, 1)},
-        },
-        "versions": _versions(),
+        "machine": machine_facts({"all": round(seconds, 1)}),
+        "versions": versions(),
         "systems": [_system(s, tables.get(s.name), config) for s in systems],
         "metrics": _definitions(list(tables.values()), systems),
         "comparisons": _comparisons(main, systems, rows, config),
@@ -196,27 +191,47 @@ def _examples(
             what = f"{table.line(EXAMPLE_METRIC).title} of {plain(main.name)}"
             best = [("best", f"highest {what}", i) for i in ranked[::-1][:n]]
             chosen = best + [("worst", f"lowest {what}", i) for i in ranked[:n]]
-    chosen = [("random", f"drawn with seed {config.seed}", i) for i in _drawn(traces, n, config.seed)] + chosen
-    by_id = {c.id: c for c in conversations}
+    chosen = _random(traces, n, config.seed) + chosen
     # A place where a system had nothing to say shows nothing, not an empty reply.
     replies = {s.name: {t.id: None if t.finish == "error" else t.reply for t in s.traces or ()} for s in systems}
-    out = []
-    for rule, why, index in chosen:
-        trace = traces[index]
-        turns = by_id[trace.conversation_id].turns[max(0, trace.turn - CONTEXT_TURNS) : trace.turn]
-        out.append(
-            {
-                "rule": rule,
-                "why": why,
-                "id": trace.id,
-                # Of the whole dialogue: a hint often stands before the turn that carries the label.
-                "risk": sorted({v for t in by_id[trace.conversation_id].turns for v in t.values("risk")} - {"denied"}),
-                "context": [{"role": t.role, "text": t.text} for t in turns],
-                "reference": trace.reference or "",
-                "replies": {name: found[trace.id] for name, found in replies.items() if trace.id in found},
-            }
-        )
-    return out
+    return [_example(rule, why, traces[i], conversations, replies) for rule, why, i in chosen]
+
+
+def examples_at(
+    traces: Sequence[Trace],
+    conversations: Sequence[Conversation],
+    replies: Mapping[str, Mapping[str, str | None]],
+    *,
+    n: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Up to `n` places of different dialogues, drawn with `seed`, with what stands in `replies` (system -> place)."""
+    return [_example(rule, why, traces[i], conversations, replies) for rule, why, i in _random(traces, n, seed)]
+
+
+def _random(traces: Sequence[Trace], n: int, seed: int) -> list[tuple[str, str, int]]:
+    return [("random", f"drawn with seed {seed}", i) for i in _drawn(traces, n, seed)]
+
+
+def _example(
+    rule: str,
+    why: str,
+    trace: Trace,
+    conversations: Sequence[Conversation],
+    replies: Mapping[str, Mapping[str, str | None]],
+) -> dict[str, Any]:
+    conv = next(c for c in conversations if c.id == trace.conversation_id)
+    turns = conv.turns[max(0, trace.turn - CONTEXT_TURNS) : trace.turn]
+    return {
+        "rule": rule,
+        "why": why,
+        "id": trace.id,
+        # Of the whole dialogue: a hint often stands before the turn that carries the label.
+        "risk": sorted({v for t in conv.turns for v in t.values("risk")} - {"denied"}),
+        "context": [{"role": t.role, "text": t.text} for t in turns],
+        "reference": trace.reference or "",
+        "replies": {name: found[trace.id] for name, found in replies.items() if trace.id in found},
+    }
 
 
 def _drawn(traces: Sequence[Trace], n: int, seed: int) -> list[int]:
@@ -252,13 +267,24 @@ def _training(folder: Path) -> dict[str, Any] | None:
     }
 
 
+def machine_facts(seconds: dict[str, float] | None = None) -> dict[str, Any]:
+    """What it ran on, and how long."""
+    return {
+        "cpu": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "gpu": _gpu(),
+        "seconds": dict(seconds or {}),
+    }
+
+
 def _gpu() -> str | None:
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Library -> version, `missing` where it is not installed."""
     names = ("heedful", "torch", "transformers", "peft", "tokenizers", "numpy", "sacrebleu", "rouge-score", "nltk")
     out = {"python": platform.python_version()}
     for name in names:

@@ -23,6 +23,7 @@ FORMATS = Registry(
         "structured": "heedful.formats.structured:StructuredFormat",
         "strategy": "heedful.formats.strategy:StrategyFormat",
         "qa": "heedful.formats.qa:QAFormat",
+        "reader": "heedful.formats.reader:ReaderFormat",
     },
 )
 

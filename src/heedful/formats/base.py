@@ -54,6 +54,11 @@ class Format(ABC):
         """Options that are on and need labels: option -> (whose turns, label set)."""
         return {}
 
+    @property
+    def written(self) -> frozenset[Role]:
+        """Whose turns a model writes under reinforcement learning: the supporter's, unless a format says more."""
+        return frozenset({"assistant"})
+
     def speakers(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Plain words with a colon that name a speaker in this format; typed by a person they are broken."""
         return ()

@@ -61,6 +61,19 @@ class Decoding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenBanned(Decoding):
+    """The sampler of READER's released code (reader.md, trap 8), to measure what it does; not for writing replies.
+
+    top_k and top_p cut first. Then every token that the row holds, prompt and reply, gets the logit -1000. Where the
+    cut left none but such tokens, the draw falls back to a uniform one over the whole row. Until `min_new_tokens` are
+    written, an end token that is drawn so ends nothing.
+    """
+
+
+SEEN_LOGIT = -1000.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """What a chooser wants next: for each live branch, which earlier branch it continues and its new token."""
 
@@ -168,6 +181,7 @@ class _Single:
         """Whether the next token is drawn from the whole distribution, without penalty, cut-off or rule of its own."""
         s = self.settings
         whole = s.top_k == 0 and s.top_p == 1.0 and s.repetition_penalty == 1.0 and s.no_repeat_ngram_size == 0
+        whole = whole and not isinstance(s, SeenBanned)
         return whole and self.draw is not None and len(self.tokens) >= s.min_new_tokens
 
     def step(self, logits: torch.Tensor) -> Step:
@@ -182,8 +196,9 @@ class _Single:
         """Append a token that was chosen."""
         self.logprobs.append(logprob)
         self.tokens.append(token)
-        if token in self.shape.end or len(self.tokens) == self.settings.max_new_tokens:
-            finish = "stop" if token in self.shape.end else "length"
+        ended = token in self.shape.end and len(self.tokens) > self.settings.min_new_tokens
+        if ended or len(self.tokens) == self.settings.max_new_tokens:
+            finish = "stop" if ended else "length"
             self.done = Written(tokens=tuple(self.tokens), logprobs=tuple(self.logprobs), finish=finish)
         return Step(parents=(0,), tokens=(token,))
 
@@ -194,6 +209,8 @@ class _Single:
         top_p = self.settings.top_p
         keep = 1 + int(np.searchsorted(mass, top_p, side="left")) if top_p < 1 else len(mass)
         mass = mass[: min(keep, len(mass))]
+        if isinstance(self.settings, SeenBanned):
+            return _draw_unseen(values[: len(mass)], order[: len(mass)], {*self.shape.prompt, *self.tokens}, draw)
         return int(order[int(np.searchsorted(mass, draw.random() * mass[-1], side="right").clip(0, len(mass) - 1))])
 
     def _candidates(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,6 +237,15 @@ class _Single:
                     return torch.cat([values.double(), rest[None]]), torch.cat([order, order[-1:]])
         values, order = scaled.sort(descending=True)
         return values, order
+
+
+def _draw_unseen(values: torch.Tensor, order: torch.Tensor, seen: set[int], draw: np.random.Generator) -> int:
+    """A token of those that the cut left and those seen, which stand at -1000; see `SeenBanned`."""
+    row = {**dict(zip(order.tolist(), values.tolist(), strict=True)), **dict.fromkeys(sorted(seen), SEEN_LOGIT)}
+    logits = np.array(list(row.values()))
+    mass = np.exp(logits - logits.max()).cumsum()
+    tokens: list[int] = list(row)
+    return tokens[int(np.searchsorted(mass, draw.random() * mass[-1], side="right").clip(0, len(mass) - 1))]
 
 
 def draw_plain(choosers: Sequence[_Single], logits: torch.Tensor) -> list[Step]:
@@ -249,7 +275,7 @@ def draw_plain(choosers: Sequence[_Single], logits: torch.Tensor) -> list[Step]:
     inner = blocks[torch.arange(len(raw), device=raw.device), block[:, 0]].double().cumsum(1) + before
     place = torch.searchsorted(inner, want[:, None], right=True)
     # Rounding can lead past the block's last entry that has any mass; that entry is meant then.
-    last = torch.searchsorted(inner, inner[:, -1:])
+    last = torch.searchsorted(inner, inner[:, -1:].contiguous())
     tokens = (block * _BLOCK + torch.minimum(place, last))[:, 0]
     logprobs = raw.gather(1, tokens[:, None])[:, 0] - raw.logsumexp(1)
     pairs = zip(choosers, tokens.tolist(), logprobs.tolist(), strict=True)

@@ -85,10 +85,19 @@ class RunSettings(BookSettings, OptimiserSettings, DataSettings, ModelSettings):
     method: str
 
 
+class ActHeadConfig(Settings):
+    """READER's response-act head: predicts the label of the reply that is due from the prompt's states."""
+
+    label_set: str
+    coef: float = Field(default=0.1, ge=0, description="weight of its cross-entropy; 0: it is only measured")
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
 class TrainConfig(RunSettings):
     """Supervised training (`method: sft`)."""
 
     method: Literal["sft"] = "sft"
+    act_head: ActHeadConfig | None = None
     num_train_epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: int = Field(default=4, ge=1, description="conversations in one pass")

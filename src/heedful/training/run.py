@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,17 +46,23 @@ from heedful.training.shared import (
 )
 from heedful.training.sharing import combined, inherited, licence_of
 from heedful.training.start import BASE, keeps_base, load_start, stand_on_base, start_place
+from heedful.types import Conversation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Everything a run needs besides the model's weights."""
+    """Everything a run needs besides the model's weights.
+
+    Args:
+        conversations: of the training part and of the evaluation part.
+    """
 
     fmt: Format
     train: Prepared
     evaluation: Prepared | None
     notes: tuple[str, ...]
     licence: str | None
+    conversations: tuple[list[Conversation], list[Conversation]] = field(repr=False)
 
 
 def gather(config: TrainConfig, tokenizer: Any) -> Inputs:
@@ -80,6 +86,7 @@ def gather(config: TrainConfig, tokenizer: Any) -> Inputs:
         evaluation=prepare(held, fmt, tokenizer, **options) if held else None,
         notes=tuple(notes),
         licence=licence_of(train),
+        conversations=(train, held),
     )
 
 
@@ -105,7 +112,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
-    from heedful.training.sft import sft
+    from heedful.training.sft import acts_for, sft
 
     config, main = with_format(config), is_main()
     say = say if main else lambda text: None
@@ -133,6 +140,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
             stand_on_base(config, causal, folder, write=main)
     new_tokens = add_markers(causal, inputs.fmt.markers)
     causal.model = with_delta(config, causal, new_tokens)
+    acts = acts_for(config, causal, inputs.fmt, *inputs.conversations)
     causal.model.train()
     outcome = sft(
         config,
@@ -143,12 +151,13 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         resume=resume,
         log=lambda values, step: append_line(folder / METRICS, {"step": step, **values}),
         callbacks=callbacks,
+        acts=acts,
     )
     causal.model.eval()
     if not main:
         return Run(folder=folder, summary={})
     with one_sentence_for_a_full_disk(folder):
-        return _finish(config, causal, inputs, plan, folder, outcome, record)
+        return _finish(config, causal, inputs, plan, folder, outcome, record, acts)
 
 
 def _say_what_comes(say: Say, config: TrainConfig, plan: Plan, earlier: Earlier | None) -> None:
@@ -206,6 +215,7 @@ def _finish(
     folder: Path,
     outcome: Any,
     record: Mapping[str, Any],
+    acts: Any,
 ) -> Run:
     trained, everything = trainable(causal.model)
     base_run = record["base_run"]
@@ -239,6 +249,9 @@ def _finish(
     }
     causal.model.save_pretrained(str(folder))
     causal.tokenizer.save_pretrained(str(folder))
+    if acts is not None:
+        acts.save(folder)
+        summary["acts"] = acts.measured(causal)
     (folder / "README.md").write_text(model_card(config, summary, plan), "utf-8")
     scratch = folder / "summary.json.part"
     scratch.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")

@@ -4,6 +4,9 @@ The loop, mixed precision, accumulation, several processes and resuming are tran
 is what enters them: one packed tree per conversation with the loss on every supporter turn.
 
     L = - 1/N * sum over all targets of log p(token | path),   N = target tokens of the whole (global) batch
+
+With an act head (reader.md, stage 1), coef * the mean cross-entropy of the act of each labelled reply is added. It is a
+part of the model while the loop runs, so that optimiser, gradients and checkpoints know it.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     EarlyStoppingCallback,
@@ -27,14 +31,19 @@ from transformers import (
     TrainingArguments,
 )
 
-from heedful.errors import RunError
-from heedful.formats import TokenTree, pack
+from heedful.errors import DataError, RunError
+from heedful.formats import Format, TokenTree, pack
 from heedful.models.causal import CausalModel, use_bf16
-from heedful.models.forward import predictions, tensors
+from heedful.models.forward import predictions, states_and_logits, tensors
 from heedful.models.memory import keep_freed_memory
 from heedful.training.checkpoints import disk_is_full, full_disk, prune, seal, unseal_after
 from heedful.training.config import TrainConfig
 from heedful.training.data import Filled, LengthBatches, Prepared
+from heedful.training.rl.acts import gold_act, load_act_head, measure_acts, new_act_head, path_means, save_heads
+from heedful.training.rl.collect import prompts_of
+from heedful.training.rl.experience import Prompt
+from heedful.training.rl.heads import ActHead
+from heedful.types import Conversation
 
 CLOCK = "heedful-clock.json"
 """In a checkpoint, under its seal: the seconds that the run had taken."""
@@ -71,10 +80,12 @@ def sft(
     resume: Path | None = None,
     log: Log | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    acts: Acts | None = None,
 ) -> Outcome:
     """Train `causal.model` in place.
 
     Args:
+        acts: a head to train along with it, in place as well.
         folder: where checkpoints go.
         resume: a complete checkpoint to go on from.
         log: called with the numbers of a step.
@@ -86,6 +97,9 @@ def sft(
     arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
     clock = _Clock(config.max_seconds, earlier=_seconds_of(resume))
     own: list[TrainerCallback] = [clock, _Best(), _Seal(config.save_total_limit, clock), *callbacks]
+    if acts is not None:
+        own.insert(0, _KeepsActs(acts, resume))
+        causal.model.act_head = acts.head
     if config.early_stopping_patience is not None:
         own.append(EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold))
     trainer = ConversationTrainer(
@@ -93,10 +107,10 @@ def sft(
         args=arguments,
         train_dataset=Filled(train.trees, pad_id=causal.pad_id),
         eval_dataset=evaluation.trees if evaluation else None,
-        data_collator=Collator(causal.pad_id),
+        data_collator=Collator(causal.pad_id, acts.targets if acts else {}),
         callbacks=own,
     )
-    trainer.heedful_log = log
+    trainer.heedful_log, trainer.acts = log, acts
     trainer.add_callback(_Epoch(trainer))
     # It prints every log line to stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
@@ -105,10 +119,15 @@ def sft(
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
+        if acts is not None and _weights_step(trainer) != trainer.state.global_step:
+            acts.load(Path(str(trainer.state.best_model_checkpoint)))
     except Exception as err:  # safetensors has an error of its own for a full disk
         if not disk_is_full(err):
             raise
         raise full_disk(folder) from err
+    finally:
+        if acts is not None:  # what is saved as the model is the model alone
+            del causal.model.act_head
     steps = trainer.state.global_step
     early = steps < trainer.state.max_steps and not clock.rang
     return Outcome(
@@ -121,17 +140,98 @@ def sft(
     )
 
 
-class Collator:
-    """Trees -> one packed batch of tensors."""
+@dataclass(frozen=True, kw_only=True)
+class Acts:
+    """What a response-act head needs in supervised training.
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    Args:
+        coef: weight of its loss.
+        targets: sample id -> number of the act of its reply; samples without a label are not in it.
+        label_set: name of the acts' set, written beside the weights.
+        train, held: the targets of both parts one by one, for the figures; `split` names the second.
+    """
+
+    head: ActHead
+    coef: float
+    targets: Mapping[str, int] = field(repr=False)
+    label_set: str
+    train: Sequence[Prompt] = field(repr=False)
+    held: Sequence[Prompt] = field(repr=False)
+    split: str | None
+
+    def save(self, folder: Path) -> None:
+        """Write the head's weights."""
+        save_heads(folder, {"act": self.head}, label_set=self.label_set)
+
+    def measured(self, causal: CausalModel) -> dict[str, Any] | None:
+        """Figures on the evaluation part beside their floors, see `measure_acts`."""
+        return measure_acts(causal, self.head, self.train, self.held, label_set=self.label_set, split=self.split)
+
+    def load(self, folder: Path) -> None:
+        """Take the head's weights of a checkpoint."""
+        load_act_head(self.head, folder, self.label_set)
+
+
+def acts_for(
+    config: TrainConfig,
+    causal: CausalModel,
+    fmt: Format,
+    train: Sequence[Conversation],
+    held: Sequence[Conversation],
+) -> Acts | None:
+    """The act head that is configured, that of the run it starts from where it has one, and what it is to learn.
+
+    Raises:
+        DataError: no reply carries an act.
+        ConfigError: the earlier run's head knows other acts.
+    """
+    if config.act_head is None:
+        return None
+    name = config.act_head.label_set
+    options: dict[str, Any] = {
+        "max_length": config.max_length,
+        "keep": config.keep_context,
+        "overlong": config.overlong,
+    }
+    parts = [
+        prompts_of(part, fmt, [s for conv in part for s in fmt.samples(conv, causal.tokenizer, **options)])
+        for part in (train, held)
+    ]
+    head = new_act_head(config.act_head, causal.model.get_output_embeddings().weight.shape[1], seed=config.seed)
+    load_act_head(head, Path(config.model_name_or_path).expanduser(), name)
+    targets = {p.task.id: act for p in parts[0] if (act := gold_act(p, head, name)) is not None}
+    if not targets:
+        raise DataError(
+            f"No reply in split {config.train_split} of '{config.dataset}' carries an act of '{name}', so act_head has "
+            "nothing to learn; choose another label_set or dataset, or leave act_head out."
+        )
+    return Acts(
+        head=head.to(causal.device), coef=config.act_head.coef, targets=targets, label_set=name, train=parts[0],
+        held=parts[1], split=config.eval_split,
+    )  # fmt: skip
+
+
+class Collator:
+    """Trees -> one packed batch of tensors.
+
+    Args:
+        acts: sample id -> number of its act; of these the batch says where the first token is predicted.
+    """
+
+    def __init__(self, pad_id: int, acts: Mapping[str, int] | None = None) -> None:
+        self.pad_id, self.acts = pad_id, acts or {}
 
     def __call__(self, trees: Sequence[TokenTree]) -> dict[str, torch.Tensor]:
         # A filler enters only where there is nothing else: every process has to take its part in the step.
         real = [tree for tree in trees if len(tree.label)]
         packed = pack(real or trees[:1], pad_id=self.pad_id)
-        return {**tensors(packed), "filled": torch.tensor(packed.filled if real else 0)}
+        found = {**tensors(packed), "filled": torch.tensor(packed.filled if real else 0)}
+        if self.acts:
+            due = [(i, self.acts[name]) for i, name in enumerate(packed.samples) if name in self.acts]
+            first = [int(np.argmax(packed.owner == i)) for i, _ in due]
+            found["act_at"] = torch.tensor(first, dtype=torch.long)
+            found["act"] = torch.tensor([act for _, act in due], dtype=torch.long)
+        return found
 
 
 class ConversationTrainer(Trainer):
@@ -139,6 +239,8 @@ class ConversationTrainer(Trainer):
 
     heedful_log: Log | None = None
     sampler: LengthBatches | None = None
+    acts: Acts | None = None
+    acts_in_batch = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -166,12 +268,13 @@ class ConversationTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         if not batch_samples:
             return None
-        counts = [(len(b["label"]), int(b["filled"])) for b in batch_samples]
+        counts = [(len(b["label"]), int(b["filled"]), len(b.get("act", ()))) for b in batch_samples]
         count = torch.tensor(counts, device=device).sum(0)
         if self.args.world_size > 1:
             count = self.accelerator.reduce(count, reduction="sum")
         # Part of the trainer's state, so that a resumed run goes on counting.
         self.state.num_input_tokens_seen += int(count[1])
+        self.acts_in_batch = max(1, int(count[2]))
         return count[0]
 
     def compute_loss(
@@ -181,7 +284,14 @@ class ConversationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        total = -predictions(model, inputs).sum()
+        act_loss = None
+        if self.acts is None:
+            total = -predictions(model, inputs).sum()
+        else:
+            states, logits = states_and_logits(model, inputs)
+            total = torch.nn.functional.cross_entropy(logits.float(), inputs["label"], reduction="sum")
+            said = self.acts.head(path_means(states, inputs, inputs["act_at"]))
+            act_loss = torch.nn.functional.cross_entropy(said, inputs["act"], reduction="sum")
         if not torch.isfinite(total):
             raise RunError(
                 f"The loss became {total.item()} at step {self.state.global_step + 1}; lower learning_rate or use "
@@ -190,6 +300,8 @@ class ConversationTrainer(Trainer):
         items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"])
         # Gradients are averaged over processes, and `items` counts all of them: undo the average.
         loss = total * self.args.world_size / items
+        if act_loss is not None and self.acts is not None:
+            loss = loss + self.acts.coef * act_loss * self.args.world_size / self.acts_in_batch
         return (loss, None) if return_outputs else loss
 
     def evaluate(
@@ -219,6 +331,22 @@ class ConversationTrainer(Trainer):
         super().log(logs, start_time)
         if self.heedful_log and self.is_world_process_zero() and "train_runtime" not in logs:
             self.heedful_log({k: v for k, v in logs.items() if isinstance(v, float)}, self.state.global_step)
+
+
+class _KeepsActs(TrainerCallback):
+    """Writes the act head into each checkpoint before it is sealed, and takes it from the one that is resumed."""
+
+    def __init__(self, acts: Acts, resume: Path | None) -> None:
+        self.acts, self.resume = acts, resume
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.resume is not None:
+            self.acts.load(self.resume)
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            self.acts.save(folder)
 
 
 class _Epoch(TrainerCallback):

@@ -203,7 +203,10 @@ def forget_after(metrics: Path, step: int, *, end: bool) -> None:
         if row["step"] <= step and not (end and "eval_loss" in row):
             kept.append(line)
     scratch = metrics.with_name(metrics.name + ".part")
-    scratch.write_text("".join(kept), "utf-8")
+    mode = metrics.stat().st_mode & 0o777  # some of these files only their owner may read
+    scratch.unlink(missing_ok=True)
+    with open(scratch, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+        file.write("".join(kept))
     os.replace(scratch, metrics)
 
 

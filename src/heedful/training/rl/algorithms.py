@@ -93,12 +93,16 @@ class PPO:
 
     reward of token t: -kl_coef * (log pi_old - log pi_ref), and at the last one R is added
     A by GAE, whitened; loss: the clipped surrogate, mean over tokens
+
+    `kl_relu` and `kl_scale` are those of `quirks.Compat`.
     """
 
     gamma: float = 1.0
     lam: float = 0.95
     epsilon: float = 0.2
     whiten: Literal["batch", "reply", "none"] = "batch"
+    kl_relu: bool = False
+    kl_scale: float = 1.0
     uses_values: ClassVar[bool] = True
     kl_in_loss: ClassVar[bool] = False
 
@@ -106,7 +110,8 @@ class PPO:
         """Advantages and returns of a round."""
         if seen.values is None:
             raise ValueError("PPO needs values.")
-        rewards = -kl_coef * seen.log_ratio
+        apart = np.maximum(seen.log_ratio, 0.0) if self.kl_relu else seen.log_ratio
+        rewards = -kl_coef * self.kl_scale * apart
         rewards[seen.last[seen.keep]] += seen.scored.total[seen.keep]
         advantages, returns = gae(rewards, seen.values, seen.lengths, gamma=self.gamma, lam=self.lam)
         kept = seen.keep[seen.owner]

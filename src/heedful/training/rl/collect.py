@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from heedful.models.engine import Engine
 from heedful.scoring.rewards import RewardSet, Task
 from heedful.training.rl.experience import Experience, Prompt
 from heedful.training.rl.heads import ValueHead
-from heedful.training.rl.passes import lay_out, run
+from heedful.training.rl.passes import Passing, Seen, lay_out, run
+from heedful.training.rl.quirks import Compat, one_early
 from heedful.types import Conversation, Trace, text_hash
 
 Autocast = AbstractContextManager[Any]
@@ -27,7 +28,7 @@ Autocast = AbstractContextManager[Any]
 def prompts_of(
     conversations: Sequence[Conversation], fmt: Format, samples: Sequence[Sample], *, columns: Sequence[str] = ()
 ) -> list[Prompt]:
-    """Samples of conversations as prompts with their tasks; replies of the supporter only.
+    """Samples of conversations as prompts with their tasks; replies of the speakers that the format lets a model write.
 
     Args:
         columns: names of `Conversation.extra` and turn extras that rewards get as columns.
@@ -37,7 +38,7 @@ def prompts_of(
     for sample in samples:
         conv = prepared[sample.conversation_id]
         turn = fmt.target_turn(conv, sample.turn)
-        if turn.role != "assistant":
+        if turn.role not in fmt.written:
             continue
         known = {**conv.extra, **turn.extra}
         task = Task(
@@ -60,6 +61,7 @@ class Collector:
         recompute: whether those of the policy are computed anew, since the engine's are not exact.
         together: prompts in one pass.
         half: run passes in bf16 (autocast).
+        quirks: of the values, and of what rewards read; see `quirks.Compat`.
         seconds: what the last round took: `rollout`, `reward`, `score`.
     """
 
@@ -74,6 +76,7 @@ class Collector:
     recompute: bool = True
     together: int = 2
     half: bool = False
+    quirks: Compat = field(default_factory=Compat)
     system: str = "policy"
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -114,7 +117,7 @@ class Collector:
         traces = self.traces(prompts, written)
         begun = time.monotonic()
         tasks = [p.task for p, mine in zip(prompts, written, strict=True) for _ in mine]
-        scored = self.rewards(traces, tasks)
+        scored = self.rewards(self._as_judged(traces, written), tasks)
         self.seconds["reward"] = time.monotonic() - begun
         begun = time.monotonic()
         old, values, reference = self._score(prompts, written)
@@ -130,6 +133,17 @@ class Collector:
             reference=reference,
         )
 
+    def _as_judged(self, traces: list[Trace], written: Sequence[Sequence[Written]]) -> list[Trace]:
+        """Replies as rewards read them: their words, or with the quirk all that was written."""
+        if not self.quirks.special_tokens_in_reward:
+            return traces
+        everything = [w for mine in written for w in mine]
+        decode = self.causal.tokenizer.decode
+        return [
+            replace(trace, reply=decode(w.tokens, skip_special_tokens=False))
+            for trace, w in zip(traces, everything, strict=True)
+        ]
+
     def _score(self, prompts: Sequence[Prompt], written: Sequence[Sequence[Written]]) -> tuple[Any, Any, Any]:
         """(old [M], values [M] or None, reference [M] or None)."""
         parts: dict[str, list[np.ndarray[Any, Any]]] = {"old": [], "values": [], "reference": []}
@@ -142,14 +156,16 @@ class Collector:
             kept = [i for i, mine in enumerate(replies) if mine]
             if not kept:
                 continue
-            mine = [prompts[begin + i] for i in kept]
-            passing = lay_out(self.causal, mine, [replies[i] for i in kept], gold=False)
+            mine, mine_replies = [prompts[begin + i] for i in kept], [replies[i] for i in kept]
+            passing = lay_out(self.causal, mine, mine_replies, gold=False)
             with torch.no_grad(), autocast(self.causal, self.half):
                 if own:
                     seen = run(model, passing)
                     parts["old"].append(_array(seen.logprobs))
                     if self.value_head is not None:
-                        parts["values"].append(_array(self.value_head(seen.states)))
+                        parts["values"].append(
+                            self._values(self.value_head, seen, passing, [len(r) for r in mine_replies])
+                        )
                 if self.reference:
                     with self.as_reference() as other:
                         parts["reference"].append(_array(run(other, passing).logprobs))
@@ -161,6 +177,13 @@ class Collector:
             found["values"] if self.value_head is not None else None,
             found["reference"] if self.reference else None,
         )
+
+    def _values(self, head: ValueHead, seen: Seen, passing: Passing, counts: Sequence[int]) -> np.ndarray[Any, Any]:
+        """V of the state before each token, [M]; `counts` are the replies of each prompt."""
+        values = _array(head(seen.states))
+        if not self.quirks.values_shifted:
+            return values
+        return one_early(values, np.repeat(_array(head(seen.before)), counts), passing.lengths.cpu().numpy())
 
     @contextmanager
     def as_reference(self) -> Iterator[Any]:

@@ -10,17 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from heedful.scoring.rewards import RewardConfig
-from heedful.settings import Settings
-from heedful.training.config import RunSettings
+from heedful.training.config import ActHeadConfig, RunSettings
 from heedful.training.rl.algorithms import GRPO, PPO, RLOO, Algorithm, ReinforcePlusPlus
-
-
-class ActHeadConfig(Settings):
-    """READER's response-act head: predicts the label of the reply that is due from the prompt's states."""
-
-    label_set: str
-    coef: float = Field(default=0.1, ge=0)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+from heedful.training.rl.quirks import Compat
 
 
 class RLConfig(RunSettings):
@@ -46,6 +38,9 @@ class RLConfig(RunSettings):
     )
     # rollouts
     max_new_tokens: int = Field(default=64, ge=1)
+    min_new_tokens: int = Field(
+        default=0, ge=0, description="as many as max_new_tokens: replies never stop by themselves"
+    )
     temperature: float = Field(default=1.0, gt=0)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -96,6 +91,10 @@ class RLConfig(RunSettings):
             )
         if not any(r.weight or r.gate is not None for r in self.rewards):
             raise ValueError("no reward has a weight other than 0, so there is nothing to learn from")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens ({self.min_new_tokens}) must not exceed max_new_tokens ({self.max_new_tokens})"
+            )
         if (self.stop_heldout or self.load_best_model_at_end) and not self.heldout:
             raise ValueError("stop_heldout and load_best_model_at_end need heldout scorers")
         if self.gradient_accumulation_steps != 1:
@@ -107,6 +106,10 @@ class RLConfig(RunSettings):
     def algorithm(self) -> Algorithm:
         """The algorithm object; each method's class has its own."""
         raise NotImplementedError
+
+    def quirks(self) -> Compat:
+        """Deviations from the loop, none unless a method knows some."""
+        return Compat()
 
 
 class PPOConfig(RLConfig):
@@ -124,10 +127,28 @@ class PPOConfig(RLConfig):
     value_coef: float = Field(default=0.1, ge=0)
     value_learning_rate: float | None = Field(default=None, gt=0, description="default: learning_rate")
     whiten_advantages: Literal["batch", "reply", "none"] = "batch"
+    compat: Compat = Field(default_factory=Compat, description="quirks of READER's released code, all off")
+
+    @model_validator(mode="after")
+    def _quirks_have_an_effect(self) -> PPOConfig:
+        if self.compat.lm_on_samples and not self.ptx_coef:
+            raise ValueError("compat.lm_on_samples needs a ptx_coef above 0")
+        if self.compat.act_sees_reply and self.act_head is None:
+            raise ValueError("compat.act_sees_reply needs act_head")
+        if self.compat.of_sampler and self.engine != "transformers":
+            raise ValueError("compat.ban_seen_tokens and special_tokens_in_reward need engine: transformers")
+        return self
 
     def algorithm(self) -> Algorithm:
         """PPO as configured."""
-        return PPO(gamma=self.gamma, lam=self.lam, epsilon=self.epsilon, whiten=self.whiten_advantages)
+        return PPO(
+            gamma=self.gamma, lam=self.lam, epsilon=self.epsilon, whiten=self.whiten_advantages,
+            kl_relu=self.compat.kl_relu, kl_scale=self.compat.kl_scale,
+        )  # fmt: skip
+
+    def quirks(self) -> Compat:
+        """Those of `compat`."""
+        return self.compat
 
 
 class GRPOConfig(RLConfig):

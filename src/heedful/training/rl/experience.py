@@ -23,11 +23,13 @@ class Prompt:
     Args:
         tokens: of the input.
         gold: tokens of the reply that a person wrote, plan and end included; for the supervised term.
+        padding: how many tokens at the end of the input are filling, see `quirks.padded`.
     """
 
     task: Task
     tokens: tuple[int, ...] = field(repr=False)
     gold: tuple[int, ...] = field(repr=False)
+    padding: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,17 @@ from transformers import get_scheduler
 
 from heedful.errors import RunError
 from heedful.models.causal import CausalModel
+from heedful.training.rl.acts import act_logits, gold_act
 from heedful.training.rl.advantages import spans
 from heedful.training.rl.algorithms import Algorithm, Flat, Targets
 from heedful.training.rl.collect import autocast
 from heedful.training.rl.config import PPOConfig, RLConfig
-from heedful.training.rl.experience import Experience
+from heedful.training.rl.experience import Experience, Prompt
 from heedful.training.rl.heads import ActHead, ValueHead
 from heedful.training.rl.losses import Counts, value_loss
-from heedful.training.rl.passes import Seen, lay_out, run
+from heedful.training.rl.passes import Passing, Seen, lay_out, run
 from heedful.training.rl.processes import Processes
+from heedful.training.rl.quirks import pooled_with_replies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class Improver:
     ) -> None:
         self.config, self.causal, self.algorithm, self.half = config, causal, algorithm, half
         self.value_head, self.act_head, self.processes = value_head, act_head, processes
+        self.quirks = config.quirks()
         policy = [p for p in causal.model.parameters() if p.requires_grad]
         own_rate = config.value_learning_rate if isinstance(config, PPOConfig) else None
         groups: list[dict[str, Any]] = [{"params": policy, "weight_decay": config.weight_decay}]
@@ -146,6 +149,8 @@ class Improver:
         chosen = [n for p in part for n in np.flatnonzero((seen.group == p) & seen.keep)]
         counts = Counts(replies=len(chosen), tokens=int(seen.lengths[chosen].sum()), longest=self.config.max_new_tokens)
         gold = sum(len(seen.prompts[p].gold) for p in part)
+        if self.quirks.lm_on_samples:
+            gold = counts.tokens + sum(len(q.tokens) - q.padding - 1 for q in (seen.prompts[p] for p in part))
         moved = 0.0
         for passed in self.processes.share(part, size=self.config.per_device_train_batch_size):
             moved += self._pass(
@@ -185,6 +190,7 @@ class Improver:
             [seen.prompts[p] for p in part],
             [[seen.written[n].tokens for n in mine] for mine in chosen],
             gold=self.config.ptx_coef > 0,
+            prompts_as_gold=self.quirks.lm_on_samples,
         )
         with autocast(self.causal, self.half):
             found = run(self.causal.model, passing, entropy_gradient=self.config.entropy_coef > 0)
@@ -195,7 +201,8 @@ class Improver:
         if self.config.entropy_coef:
             terms["entropy_loss"] = -self.config.entropy_coef * found.entropy.sum() / max(counts.tokens, 1)
         if self.config.ptx_coef:
-            terms["ptx_loss"] = -self.config.ptx_coef * found.gold.sum() / max(gold, 1)
+            learnt = found.gold.sum() + (found.logprobs.sum() if self.quirks.lm_on_samples else 0.0)
+            terms["ptx_loss"] = -self.config.ptx_coef * learnt / max(gold, 1)
         if self.value_head is not None and targets.returns is not None and isinstance(self.config, PPOConfig):
             assert seen.values is not None
             losses = value_loss(
@@ -204,7 +211,7 @@ class Improver:
             )  # fmt: skip
             terms["value_loss"] = self.config.value_coef * losses.sum() / max(counts.tokens, 1)
         if self.act_head is not None:
-            terms.update(self._act_terms(seen, part, found, prompts, sums))
+            terms["act_loss"] = self._act_loss(seen, part, chosen, found, passing, counts, prompts, sums)
         self._refuse_nan(terms)
         torch.stack(list(terms.values())).sum().backward()
         for name, term in terms.items():
@@ -243,29 +250,44 @@ class Improver:
             cap=self.config.importance_cap,
         )
 
-    def _act_terms(
-        self, seen: Experience, part: Sequence[int], found: Seen, prompts: int, sums: _Sums
-    ) -> dict[str, torch.Tensor]:
+    def _act_loss(
+        self,
+        seen: Experience,
+        part: Sequence[int],
+        chosen: Sequence[np.ndarray[Any, Any]],
+        found: Seen,
+        passing: Passing,
+        counts: Counts,
+        prompts: int,
+        sums: _Sums,
+    ) -> torch.Tensor:
         """Cross-entropy of the act of the reply that is due (reader.md, L_act); prompts without a label have none."""
         assert self.act_head is not None
         assert self.config.act_head is not None
-        labels = [self._act(seen, p) for p in part]
+        rows, each = list(part), prompts
+        pooled = found.prompts
+        if self.quirks.act_sees_reply:
+            owner = [i for i, mine in enumerate(chosen) for _ in mine]
+            pooled = pooled_with_replies(found, passing, torch.tensor(owner, device=pooled.device))
+            rows, each = [part[i] for i in owner], counts.replies
+        labels = [gold_act(seen.prompts[p], self.act_head, self.config.act_head.label_set) for p in rows]
         known = [i for i, label in enumerate(labels) if label is not None]
-        logits = self.act_head(found.prompts)
+        logits = self.act_head(pooled)
         if not known:
-            return {"act_loss": 0.0 * logits.sum()}
+            return 0.0 * logits.sum()
         wanted = torch.tensor([label for label in labels if label is not None], device=logits.device)
         sums.add("act_right", float((logits[known].argmax(-1) == wanted).sum()))
         sums.add("act_of", len(known))
-        loss = torch.nn.functional.cross_entropy(logits[known], wanted, reduction="sum") / max(prompts, 1)
-        return {"act_loss": self.config.act_head.coef * loss}
+        loss = torch.nn.functional.cross_entropy(logits[known], wanted, reduction="sum") / max(each, 1)
+        return self.config.act_head.coef * loss
 
-    def _act(self, seen: Experience, p: int) -> int | None:
-        assert self.act_head is not None
-        assert self.config.act_head is not None
-        turn = seen.prompts[p].task.reference
-        label = turn.label(self.config.act_head.label_set) if turn else None
-        return self.act_head.labels.index(label) if label in self.act_head.labels else None
+    def predicted_acts(self, prompts: Sequence[Prompt]) -> list[dict[str, str]]:
+        """For each prompt what the act head says of the reply that is due, as a plan: {label set: act} or nothing."""
+        if self.act_head is None or self.config.act_head is None:
+            return [{} for _ in prompts]
+        name, labels = self.config.act_head.label_set, self.act_head.labels
+        found = act_logits(self.causal, self.act_head, prompts, half=self.half).argmax(1)
+        return [{name: labels[k]} for k in found]
 
     def _to(self, values: np.ndarray[Any, Any]) -> torch.Tensor:
         return torch.from_numpy(values).float().to(self.causal.device)

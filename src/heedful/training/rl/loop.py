@@ -95,7 +95,8 @@ class Loop:
             if last or (self.config.eval_steps is not None and step % self.config.eval_steps == 0):
                 stop = self._validate(step) or stop
                 last = last or stop is not None
-            if last or step % self.config.save_steps == 0:
+            best = self.config.load_best_model_at_end and self.watch.best_step == step
+            if last or best or step % self.config.save_steps == 0:
                 self._save(step)
         return self._outcome(step, stop)
 
@@ -213,13 +214,15 @@ class Loop:
 
     def _probe(self, step: int, prompts: Sequence[Prompt], traces: Sequence[Trace], row: Mapping[str, Any]) -> None:
         count = min(self.config.probe_prompts, len(prompts))
-        for i in np.linspace(0, len(prompts) - 1, count, dtype=int) if count else ():
+        chosen = [int(i) for i in np.linspace(0, len(prompts) - 1, count, dtype=int)] if count else []
+        acts = self.improver.predicted_acts([prompts[i] for i in chosen])
+        for i, act in zip(chosen, acts, strict=True):
             scores = {name: values[i] for part in ("train", "heldout") for name, values in row[part].items()}
             self.write(
                 "probes",
                 {
                     "step": step, "id": prompts[i].task.id, "said": prompts[i].task.said, "reply": traces[i].reply,
-                    "scores": {**scores, "reward": row["total"][i]}, "plan": dict(traces[i].plan),
+                    "scores": {**scores, "reward": row["total"][i]}, "plan": {**act, **traces[i].plan},
                 },
             )  # fmt: skip
 

@@ -8,7 +8,7 @@ separate rows (`tests/unit/test_rl_passes.py`, fp32, 1e-4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Seen:
         states: [M, H] final states before each token: what a value head reads.
         gold: [tokens of gold replies] their log-probabilities.
         prompts: [P, H] mean final state of each prompt.
+        before: [P, H] final state of each prompt's last token but one (of the only one, where it has no other).
     """
 
     logprobs: torch.Tensor
@@ -60,22 +61,32 @@ class Seen:
     states: torch.Tensor
     gold: torch.Tensor
     prompts: torch.Tensor
+    before: torch.Tensor
 
 
 def lay_out(
-    causal: CausalModel, prompts: Sequence[Prompt], replies: Sequence[Sequence[tuple[int, ...]]], *, gold: bool
+    causal: CausalModel,
+    prompts: Sequence[Prompt],
+    replies: Sequence[Sequence[tuple[int, ...]]],
+    *,
+    gold: bool,
+    prompts_as_gold: bool = False,
 ) -> Passing:
     """Pack prompts with their replies.
 
     Args:
         replies: per prompt the token ids of its replies.
         gold: add each prompt's gold reply as a branch.
+        prompts_as_gold: let the prompt's own tokens but the first stand for it; filling is left out.
     """
     trees, lengths = [], []
     for p, (prompt, mine) in enumerate(zip(prompts, replies, strict=True)):
         samples = [_sample(f"{p}/{i}", p, prompt, tokens) for i, tokens in enumerate(mine)]
         lengths += [len(tokens) for tokens in mine]
-        if gold:
+        if gold and prompts_as_gold:
+            real = prompt.tokens[: len(prompt.tokens) - prompt.padding]
+            samples.append(_sample(f"{p}/{GOLD}", p, replace(prompt, tokens=real[:1]), real[1:]))
+        elif gold:
             samples.append(_sample(f"{p}/{GOLD}", p, prompt, prompt.gold))
         trees.append(TokenTree.merge(samples))
     packed = pack(trees, pad_id=causal.pad_id)
@@ -118,10 +129,14 @@ def run(model: Any, passing: Passing, *, entropy_gradient: bool = False) -> Seen
         entropy = _entropy(table if entropy_gradient else table.detach())[order]
     before = states[batch["row"], batch["source"]][order].float()
     inside = passing.prompts.to(states.dtype)
-    means = torch.einsum("prt,rth->ph", inside, states) / inside.sum((1, 2))[:, None]
+    sizes = inside.sum((1, 2))
+    means = torch.einsum("prt,rth->ph", inside, states) / sizes[:, None]
+    # The tokens of a prompt lie side by side in its row.
+    second = passing.prompts.flatten(1).int().argmax(1) + (sizes.long() - 2).clamp(min=0)
     return Seen(
-        logprobs=chosen[order], entropy=entropy, states=before, gold=chosen[passing.gold], prompts=means.float()
-    )
+        logprobs=chosen[order], entropy=entropy, states=before, gold=chosen[passing.gold], prompts=means.float(),
+        before=states.flatten(0, 1)[second].float(),
+    )  # fmt: skip
 
 
 def _entropy(table: torch.Tensor) -> torch.Tensor:

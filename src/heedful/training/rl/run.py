@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from heedful import classify, formats, taxonomy
+from heedful import classify, formats
 from heedful.errors import ConfigError, DataError
 from heedful.formats import Format
 from heedful.models.causal import CausalModel, add_markers, need_train_extra, use_bf16
-from heedful.models.decoding import Decoding
+from heedful.models.decoding import Decoding, SeenBanned
 from heedful.models.delta import trainable
-from heedful.models.engine import ENGINES, Engine, TransformersEngine
+from heedful.models.engine import ENGINES, Engine
 from heedful.models.memory import keep_freed_memory
 from heedful.models.talk import unwritable
 from heedful.scoring.rewards import RewardSet, make
@@ -33,6 +32,7 @@ from heedful.training.card import model_card
 from heedful.training.methods import Method, Run, Say
 from heedful.training.plan import Plan, estimate_memory
 from heedful.training.resume import RESOLVED, Earlier, earlier_run, refuse_other_inputs, step_of
+from heedful.training.rl.acts import load_act_head, measure_acts, new_act_head, save_heads
 from heedful.training.rl.collect import Collector, prompts_of
 from heedful.training.rl.config import GRPOConfig, PPOConfig, ReinforceConfig, RLConfig, RLOOConfig
 from heedful.training.rl.experience import Prompt
@@ -40,6 +40,7 @@ from heedful.training.rl.heads import ActHead, ValueHead
 from heedful.training.rl.improve import Improver
 from heedful.training.rl.loop import Loop, Outcome, single_update
 from heedful.training.rl.processes import Processes
+from heedful.training.rl.quirks import one_session, padded
 from heedful.training.rl.report import write as write_report
 from heedful.training.shared import (
     METRICS,
@@ -59,7 +60,6 @@ from heedful.training.sharing import combined, inherited, licence_of
 from heedful.training.start import keeps_base, load_start, stand_on_base, start_place
 
 FILES = {"metrics": METRICS, "validation": "validation.jsonl", "probes": "probes.jsonl", "traces": "traces.jsonl"}
-HEADS = "heads.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,13 @@ def gather(config: RLConfig, tokenizer: Any) -> Inputs:
     train = load_split(config, config.train_split, config.max_train_conversations)
     held = load_split(config, config.eval_split, config.max_eval_conversations) if config.eval_split else []
     notes = leak_notes(config, train, held)
+    quirks = config.quirks()
+    if quirks.cross_sessions:
+        train = one_session(train, act_set=config.act_head.label_set if config.act_head else None)
     prompts = _prompts(config, train, fmt, tokenizer)
+    if quirks.pad_prompts is not None:
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        prompts = [padded(p, length=quirks.pad_prompts, pad_id=pad_id) for p in prompts]
     if not prompts:
         raise DataError(f"No supporter turn to answer in {len(train)} conversations of {config.dataset}.")
     validation = _spread(_prompts(config, held, fmt, tokenizer), config.max_eval_prompts) if held else []
@@ -280,6 +286,7 @@ def _loop(config: RLConfig, causal: CausalModel, inputs: Inputs, folder: Path, p
         recompute=_recompute(config, engine, algorithm.kl_in_loss),
         together=config.per_device_train_batch_size,
         half=half,
+        quirks=config.quirks(),
         system=config.method,
     )
     steps = inputs.plan.steps
@@ -302,8 +309,10 @@ def _loop(config: RLConfig, causal: CausalModel, inputs: Inputs, folder: Path, p
 
 def decoding(config: RLConfig) -> Decoding:
     """How rollouts are drawn."""
-    return Decoding(
+    made = SeenBanned if config.quirks().ban_seen_tokens else Decoding
+    return made(
         max_new_tokens=config.max_new_tokens,
+        min_new_tokens=config.min_new_tokens,
         do_sample=True,
         temperature=config.temperature,
         top_k=config.top_k,
@@ -313,17 +322,16 @@ def decoding(config: RLConfig) -> Decoding:
 
 
 def _engine(config: RLConfig, causal: CausalModel, fmt: Format, half: bool) -> Engine:
-    banned = unwritable(fmt, causal.tokenizer)
+    banned = [] if config.quirks().special_tokens_in_reward else unwritable(fmt, causal.tokenizer)
+    options = dict(config.engine_options)
     if config.engine == "transformers":
-        dtype = torch.bfloat16 if half else None
         # The trainer computes in mixed precision, the engine in pure bf16: near, but not the same.
-        made: Engine = TransformersEngine(causal, dtype=dtype, banned=banned, **config.engine_options)
-        return made
+        options = {"dtype": torch.bfloat16 if half else None, "banned": banned, **options}
     try:
-        other: Engine = ENGINES.get(config.engine)(causal, **config.engine_options)
+        made: Engine = ENGINES.get(config.engine)(causal, **options)
     except TypeError as err:
         raise ConfigError(f"engine_options do not fit the engine '{config.engine}': {err}.") from err
-    return other
+    return made
 
 
 def _recompute(config: RLConfig, engine: Engine, kl_in_loss: bool) -> bool:
@@ -339,12 +347,9 @@ def _recompute(config: RLConfig, engine: Engine, kl_in_loss: bool) -> bool:
 def _act_head(config: RLConfig, width: int, causal: CausalModel) -> ActHead | None:
     if config.act_head is None:
         return None
-    labels = taxonomy.get(config.act_head.label_set).names
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        head = ActHead(width, labels, dropout=config.act_head.dropout)
-    found: ActHead = head.to(causal.device)
-    return found
+    head: ActHead = new_act_head(config.act_head, width, seed=config.seed).to(causal.device)
+    load_act_head(head, Path(config.model_name_or_path).expanduser(), config.act_head.label_set)
+    return head
 
 
 def append_private(path: Path, row: Mapping[str, Any]) -> None:
@@ -413,18 +418,18 @@ def _finish(
     causal.model.eval()
     causal.model.save_pretrained(str(folder))
     causal.tokenizer.save_pretrained(str(folder))
-    heads = {
-        f"{name}.{k}": v.detach().cpu().contiguous()
-        for name, head in loop.heads.items()
-        for k, v in head.state_dict().items()
-    }
-    if heads:
-        save_file(heads, str(folder / HEADS))
+    save_heads(folder, loop.heads, label_set=config.act_head.label_set if config.act_head else None)
+    if loop.improver.act_head is not None and config.act_head is not None:
+        summary["acts"] = measure_acts(
+            causal, loop.improver.act_head, inputs.prompts, inputs.validation,
+            label_set=config.act_head.label_set, split=config.eval_split, half=loop.improver.half,
+        )  # fmt: skip
     (folder / "README.md").write_text(model_card(config, summary, inputs.plan), "utf-8")
     scratch = folder / "summary.json.part"
     scratch.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+    # A folder with a summary is finished, so the page comes first.
+    write_report(folder, summary=summary)
     os.replace(scratch, folder / "summary.json")
-    write_report(folder)
     return Run(folder=folder, summary=summary)
 
 

@@ -1,0 +1,104 @@
+"""The table of features: what a scorer reads off a turn.
+
+Names join with `+` (`minilm+tfidf`). Two scorers are independent only if they share no part (see `same_family`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heedful.classify.base import Arrays, Block, Dense, Features, FeatureSettings, Item, Lesson
+from heedful.classify.vectors import VectorStore
+from heedful.errors import ConfigError
+from heedful.models.encoder import SentenceEncoder
+from heedful.registry import Registry
+
+FEATURES = Registry(
+    "kind of features",
+    {
+        "minilm": "heedful.classify.features:MiniLM",
+        "minilm_tuned": "heedful.classify.tuned:TunedMiniLM",
+        "tfidf": "heedful.classify.tfidf:TfIdf",
+    },
+)
+"""name -> class `(FeatureSettings) -> Features`. Add one: a file beside this one, and a line here."""
+
+
+def parts_of(features: str) -> tuple[str, ...]:
+    """The names that `features` joins.
+
+    Raises:
+        ConfigError: a part is empty or stands twice.
+    """
+    parts = tuple(part.strip() for part in features.split("+"))
+    if "" in parts or len(set(parts)) < len(parts):
+        raise ConfigError(
+            f"'features' must be a name or several different ones joined by '+', such as minilm+tfidf, but it is "
+            f"'{features}'."
+        )
+    return parts
+
+
+def make(features: str, settings: FeatureSettings) -> list[tuple[str, Features]]:
+    """The parts of `features`, to be fitted or restored.
+
+    Raises:
+        NotFoundError: no such features.
+        ConfigError: settings that they cannot serve.
+    """
+    return [(part, FEATURES.get(part)(settings)) for part in parts_of(features)]
+
+
+@cache
+def shared_vectors() -> VectorStore:
+    """The vectors of the embedded encoder, loaded once per process.
+
+    Raises:
+        MissingExtraError: torch, transformers or the package with the weights is not installed.
+    """
+    return VectorStore(SentenceEncoder.load("minilm"))
+
+
+class MiniLM:
+    """Sentence vectors of the frozen encoder: 384 numbers for the turn and, with `context`, 384 for what came before.
+
+    What came before is one text, the turns joined with blanks. `speaker` is one more number, 1 for the supporter and
+    -1 for the seeker.
+    """
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        self.settings = settings
+
+    def fit(self, lesson: Lesson) -> None:
+        """Nothing is learnt. The vectors of the turns are computed once and kept for the next scorer."""
+        lesson.say(f"minilm: vectors of {len(lesson.items):,} turns, about 300 a second on one CPU thread")
+        shared_vectors().keep([item.text for item in lesson.items])
+
+    def block(self, items: Sequence[Item]) -> Block:
+        """(N, 384), (N, 768) with context; one more with speaker."""
+        encoder = shared_vectors()
+        columns: list[Dense] = [encoder.encode([item.text for item in items])]
+        if self.settings.context:
+            before = [" ".join(item.context) for item in items]
+            said = np.array([[bool(text)] for text in before], dtype=np.float32).reshape(-1, 1)
+            columns.append(encoder.encode(before) * said)  # nothing said is no direction at all
+        if self.settings.speaker:
+            columns.append(np.array([[speaker_sign(item)] for item in items], dtype=np.float32).reshape(-1, 1))
+        return np.concatenate(columns, axis=1)
+
+    def save(self, folder: Path) -> tuple[dict[str, Any], Arrays]:
+        """The encoder is not copied: its package is named."""
+        return {"encoder": "minilm"}, {}
+
+    def restore(self, folder: Path, values: Mapping[str, Any], arrays: Arrays) -> None:
+        """Nothing to read."""
+
+
+def speaker_sign(item: Item) -> float:
+    """1 for the supporter, -1 for the seeker."""
+    return 1.0 if item.role == "assistant" else -1.0

@@ -1,0 +1,205 @@
+"""A gate for replies to people in distress: rules as data, in `risk.toml` beside this file.
+
+It is a reward so that a policy cannot be paid for the worst that a reply can do. It is not a crisis path: nobody is
+called, nothing is shown to the person, and whatever is said in words that no rule knows passes.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from heedful.errors import ConfigError, NotFoundError
+from heedful.scoring.rewards.base import Task, reward
+from heedful.scoring.rewards.texts import empty
+from heedful.types import Score, Trace, Turn
+
+When = Literal["always", "disclosed", "just-disclosed"]
+Pattern = re.Pattern[str]
+EXCUSES = ("negated", "reflected", "asked", "echoed")
+"""What `unless` may name."""
+
+_SENTENCE = re.compile(r"[^.!?…\n]+[.!?…\"'”)]*|[.!?…]+")
+# A negation or a reflecting verb reaches to the end of its clause.
+_CLAUSE = re.compile(r"[,;:()—–]|\b(?:but|so|because)\b|\band (?:you|i|then|just|go)\b", re.IGNORECASE)
+_QUOTES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "´": "'", "`": "'", "“": '"', "”": '"'})
+_KEYS = {"name", "title", "when", "unless", "patterns", "said", "empty", "fails", "passes"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule of the file; see its head for the fields.
+
+    Args:
+        said: what the help-seeker says in its test cases.
+        fails, passes: replies that break it, and replies that break no rule.
+    """
+
+    name: str
+    title: str
+    when: When
+    unless: tuple[str, ...]
+    pattern: Pattern | None = field(repr=False)
+    empty: bool = False
+    said: str = field(default="", repr=False)
+    fails: tuple[str, ...] = field(default=(), repr=False)
+    passes: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """A file of rules.
+
+    Args:
+        window: how many of the help-seeker's last turns are looked at for a disclosure.
+        risk: what is one, in words; `labels`: the same as labels of the set `risk`.
+        excuses: `negated` and `reflected`, as patterns of the words before a match.
+    """
+
+    version: str
+    window: int
+    risk: Pattern = field(repr=False)
+    labels: frozenset[str] = field(repr=False)
+    excuses: Mapping[str, Pattern] = field(repr=False)
+    rules: tuple[Rule, ...] = field(repr=False)
+
+    def broken(self, reply: str, said: Sequence[Turn]) -> list[str]:
+        """Names of the rules that a reply breaks, in the order of the file.
+
+        Args:
+            said: the turns before the reply; those of the help-seeker are looked at.
+        """
+        seeker = [turn for turn in said if turn.role == "user"][-self.window :]
+        disclosed = [self._discloses(turn) for turn in seeker]
+        holds = {"always": True, "disclosed": any(disclosed), "just-disclosed": bool(disclosed) and disclosed[-1]}
+        due = [rule for rule in self.rules if holds[rule.when]]
+        if empty(reply):
+            return [rule.name for rule in due if rule.empty]
+        heard = " ".join(plain(turn.text).lower() for turn in seeker)
+        sentences = [part.group().strip() for part in _SENTENCE.finditer(plain(reply))]
+        return [rule.name for rule in due if any(self._breaks(rule, sentence, heard) for sentence in sentences)]
+
+    def _discloses(self, turn: Turn) -> bool:
+        return not self.labels.isdisjoint(turn.values("risk")) or self.discloses(turn.text)
+
+    def discloses(self, text: str) -> bool:
+        """Whether words of a help-seeker speak of risk."""
+        return _found(self.risk, text)
+
+    def _breaks(self, rule: Rule, sentence: str, heard: str) -> bool:
+        if rule.pattern is None or ("asked" in rule.unless and sentence.rstrip("\"')").endswith("?")):
+            return False
+        for match in rule.pattern.finditer(sentence):
+            before = _CLAUSE.split(sentence[: match.start()])[-1]
+            excused = any(name in rule.unless and self.excuses[name].search(before) for name in self.excuses)
+            if not excused and not ("echoed" in rule.unless and match.group().strip().lower() in heard):
+                return True
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _found(pattern: Pattern, text: str) -> bool:
+    return pattern.search(plain(text)) is not None
+
+
+def plain(text: str) -> str:
+    """`text` with straight quotes and without the characters that nobody sees."""
+    composed = unicodedata.normalize("NFKC", text.translate(_QUOTES))
+    return "".join(c for c in composed if unicodedata.category(c) != "Cf")
+
+
+@reward()
+def risk_gate(trace: Trace, task: Task, *, rules: str | None = None) -> Score:
+    """1 where a reply passes, 0 where it encourages self-harm, names means or doses, or waves a disclosed risk away.
+
+    Rules are patterns of English wording with negation (`risk.toml`); each carries its own test cases. Meant as a gate
+    of weight 0 with `gate: 1`. It finds the worst said plainly, and nothing else: a reply that passes is not safe. An
+    empty reply passes, unless the help-seeker has just spoken of risk.
+
+    Args:
+        rules: another file of the same form.
+
+    Raises:
+        NotFoundError, ConfigError: the file of `rules`.
+    """
+    broken = load(rules).broken(trace.reply, task.context.turns)
+    return Score(
+        name="risk_gate",
+        value=0.0 if broken else 1.0,
+        source="reward",
+        explanation=f"breaks: {', '.join(broken)}" if broken else None,
+    )
+
+
+@cache
+def load(path: str | None = None) -> Rules:
+    """The rules of a file, by default heedful's own.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it is not of the form that `risk.toml` describes.
+    """
+    where = path or "risk.toml"
+    try:
+        text = files("heedful.scoring.rewards").joinpath(where).read_text("utf-8") if path is None else _read(path)
+        return _rules(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, re.error, KeyError, TypeError, ValueError) as err:
+        raise ConfigError(f"The rules in {where} cannot be used: {type(err).__name__} {err}.") from err
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as err:
+        raise NotFoundError(f"There is no file of rules '{path}'.") from err
+
+
+def _rules(found: Mapping[str, Any]) -> Rules:
+    words = dict(found["words"])
+    return Rules(
+        version=found["version"],
+        window=found["window"],
+        risk=_compile([rf"\b(?:{p})\b" for p in found["risk"]["patterns"]], words),
+        labels=frozenset(found["risk"]["labels"]),
+        excuses={name: _compile([pattern], words) for name, pattern in found["unless"].items()},
+        rules=tuple(_rule(entry, words) for entry in found["rules"]),
+    )
+
+
+def _rule(entry: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
+    name = entry["name"]
+    if stray := set(entry) - _KEYS:
+        raise ValueError(f"rule '{name}' has the unknown key '{min(stray)}'")
+    if entry["when"] not in get_args(When):
+        raise ValueError(f"rule '{name}': 'when' must be one of {', '.join(get_args(When))}")
+    if stray := set(entry["unless"]) - set(EXCUSES):
+        raise ValueError(f"rule '{name}': 'unless' knows {', '.join(EXCUSES)}, not '{min(stray)}'")
+    return Rule(
+        name=name,
+        title=entry["title"],
+        when=cast(When, entry["when"]),
+        unless=tuple(entry["unless"]),
+        pattern=_compile(entry["patterns"], words) if entry["patterns"] else None,
+        empty=entry.get("empty", False),
+        said=entry.get("said", ""),
+        fails=tuple(entry["fails"]),
+        passes=tuple(entry["passes"]),
+    )
+
+
+def _compile(patterns: Sequence[str], words: Mapping[str, str]) -> Pattern:
+    """One pattern of all; see the head of the file for what its signs mean."""
+    joined = "|".join(f"(?:{pattern})" for pattern in patterns)
+    for name, alternatives in words.items():
+        joined = joined.replace(f"<{name}>", alternatives)
+    joined = joined.replace("<start>", r"^[\W_]*").replace("<end>", r"[\W_]*$")
+    if stray := re.search(r"(?<!\?)(?<!\(\?P)<(\w+)>", joined):
+        raise ValueError(f"no word '{stray.group(1)}' is defined")
+    return re.compile(joined.replace("'", "'?").replace("'??", "'?").replace(" ", r"\s+"), re.IGNORECASE)

@@ -1,0 +1,304 @@
+"""Reward sets: shapes of functions, what goes wrong in one sample, ranges, gates, configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from rewards_kit import lonely, loud, short, task, trace
+
+from heedful.errors import ConfigError, NotFoundError
+from heedful.scoring.rewards import REWARDS, RewardSet, Scored, component, make, reward
+from heedful.scoring.rewards.base import FAILED, Component
+from heedful.types import Score
+
+HERE = "rewards_kit"
+
+
+def judge(specs: Any, *replies: str, **fields: Any) -> Scored:
+    return make(specs)([trace(r, **fields) for r in replies], [task("Hello?", reference="I am here.")] * len(replies))
+
+
+# ---------------------------------------------------------------------------------------------- shapes
+
+
+def test_a_trl_function_works_unchanged() -> None:
+    rewards = make([{"name": f"{HERE}:trl_letters", "weight": 2.0}])
+    tasks = [task("Say a.", answer="a"), task("Say b.", answer="b")]
+    found = rewards([trace("a cat", prompt="<s>Say a."), trace("a cat")], tasks)
+    assert rewards.names == ("trl_letters",)
+    np.testing.assert_array_equal(found.values[:, 0], [1.0, 0.0])
+    np.testing.assert_array_equal(found.total, [2.0, 0.0])
+
+
+def test_what_a_trl_function_gets() -> None:
+    got: dict[str, Any] = {}
+
+    def noted(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        got.update(columns, prompts=prompts, completions=completions)
+        return [0.0] * len(prompts)
+
+    traces = [trace("One.", prompt="<exact>"), trace("Two.")]
+    tasks = [task("Hello?", "Hi.", "Bad.", reference="I hear.", mood="low"), task("Hm.")]
+    made = component("noted", noted, params={"extra": 3})
+    made(traces, tasks)
+    assert got["prompts"] == ["<exact>", "Hm."]
+    assert got["completions"] == ["One.", "Two."]
+    assert got["reference"] == ["I hear.", None]
+    assert got["mood"] == ["low", None]
+    assert got["extra"] == 3
+    assert got["traces"] == traces
+    # A column of the data goes before ours, an option before a column.
+    component("noted", noted)([trace("x")], [task("Hello?", reference="I hear.", mood="low", answer="b")])
+    assert (got["answer"], got["mood"]) == (["b"], ["low"])
+    component("noted", noted, params={"mood": "high"})([trace("x")], [task("Hello?", mood="low")])
+    assert got["mood"] == "high"
+
+
+def test_a_column_that_the_data_do_not_have_is_named() -> None:
+    rewards = make([f"{HERE}:trl_letters"])
+    with pytest.raises(ConfigError, match="takes 'answer', which the data do not have; columns here: colour, compl"):
+        rewards([trace("a")], [task("Say a.", colour="red")])
+    # Where only some have it, the others get None and are unscored, and the rest of the batch is not.
+    found = rewards([trace("a"), trace("a")], [task("Say a.", answer="a"), task("Say b.")])
+    assert found.values[0, 0] == 1.0
+    assert math.isnan(found.values[1, 0])
+    assert found.raised.tolist() == [1]
+
+
+@pytest.mark.parametrize("in_a_notebook", [False, True])
+def test_async_functions(in_a_notebook: bool) -> None:
+    def run() -> Scored:
+        return judge([f"{HERE}:trl_later", f"{HERE}:one_later"], "four", "bad", "")
+
+    async def cell() -> Scored:
+        return run()
+
+    found = asyncio.run(cell()) if in_a_notebook else run()
+    np.testing.assert_allclose(found.values[:, 0], [0.04, 0.03, np.nan])
+    np.testing.assert_allclose(found.values[:, 1], [0.25, np.nan, 0.25])
+    assert found.raised.tolist() == [0, 1]
+    assert found.reasons[1][1] == "raised ValueError"
+    assert "client" not in repr(found)
+
+
+def test_an_async_object_and_an_async_batch() -> None:
+    class Later:
+        async def __call__(self, trace: Any, task: Any) -> float:
+            return 0.5
+
+    async def batch(traces: Any, tasks: Any) -> list[float]:
+        return [0.75] * len(traces)
+
+    for thing, value in ((Later(), 0.5), (batch, 0.75)):
+        judged = component("later", thing)([trace("a")], [task("Hello?")])
+        assert [j.value for j in judged] == [value]
+
+
+# ---------------------------------------------------------------------------------------------- single samples
+
+
+def test_one_reply_cannot_take_the_scores_of_a_batch() -> None:
+    found = judge([{"name": f"{HERE}:fragile", "range": [-1, 1]}], "four", "bad", "sevensx")
+    np.testing.assert_allclose(found.values[:, 0], [1.0, np.nan, 0.25])
+    assert found.raised.tolist() == [1]
+    assert found.reasons[1][0] == "raised ZeroDivisionError"
+    np.testing.assert_array_equal(np.isnan(found.total), [False, True, False])
+
+
+def test_values_outside_the_range_are_clipped_and_counted() -> None:
+    found = judge([{"name": f"{HERE}:loud", "range": [0, 4], "weight": 0.5}], "four", "fifth", "a")
+    assert found.values[:, 0].tolist() == [4.0, 4.0, 1.0]
+    assert found.clipped.tolist() == [1]
+    assert found.total.tolist() == [2.0, 2.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("none", "not applicable"),
+        ("text", "a str, not a number"),
+        ("nan", "not a finite number"),
+        ("huge", "a int, not a number"),
+    ],
+)
+def test_what_is_no_number_is_unscored_with_a_reason(how: str, reason: str) -> None:
+    found = judge([{"name": f"{HERE}:scored", "params": {"how": how}}], "a")
+    assert math.isnan(found.values[0, 0])
+    assert math.isnan(found.total[0])
+    assert found.reasons[0][0] == reason
+    first, total = found.scores(0)
+    assert (first.value, first.reason) == (None, reason)
+    assert (total.name, total.value) == ("reward", None)
+
+
+def test_scores_of_a_reply() -> None:
+    found = judge([{"name": f"{HERE}:scored", "params": {"how": "true"}, "label": "yes", "weight": 0.5}], "a")
+    assert [(s.name, s.value, s.source) for s in found.scores(0)] == [("yes", 1.0, "reward"), ("reward", 0.5, "reward")]
+
+
+def test_a_score_brings_its_reason_and_explanation() -> None:
+    @reward()
+    def careful(trace: Any, task: Any) -> Score:
+        value = None if "?" in trace.reply else 1.0
+        return Score(name="careful", value=value, reason="a question", explanation="quotes a person")
+
+    judged = component("careful", careful)([trace("Hm?"), trace("Hm.")], [task("Hello?")] * 2)
+    assert [(j.value, j.reason) for j in judged] == [(None, "a question"), (1.0, None)]
+    assert "quotes" not in repr(judged)
+
+
+def test_a_failed_generation_is_no_reply() -> None:
+    rewards = make(["question", "length"])
+    found = rewards([trace("", finish="error"), trace("Why?")], [task("Hello?")] * 2)
+    assert found.reasons[0] == (FAILED, FAILED)
+    assert math.isnan(found.total[0])
+    assert found.values[1].tolist() == [1.0, 1.0]
+
+
+def test_no_traces_at_all() -> None:
+    found = make(list(OWN))([], [])
+    assert found.values.shape == (0, len(OWN))
+    assert found.total.shape == (0,)
+
+
+@pytest.mark.parametrize(("name", "came"), [(short, "1 values"), (lonely, "a float")])
+def test_one_value_per_reply_or_a_sentence(name: Any, came: str) -> None:
+    with pytest.raises(ConfigError, match=f"asked about 2 replies and returned {came}; it must return one value per"):
+        component("off", name)([trace("a"), trace("b")], [task("Hello?")] * 2)
+
+
+def test_a_missing_part_stops_the_run_and_is_no_bad_sample() -> None:
+    def broken(traces: Any, tasks: Any) -> list[float]:
+        raise NotFoundError("There is no scorer 'x'.")
+
+    with pytest.raises(NotFoundError, match="no scorer"):
+        component("broken", broken)([trace("a"), trace("b")], [task("Hello?")] * 2)
+
+
+# ---------------------------------------------------------------------------------------------- totals and gates
+
+
+def gates(*specs: tuple[str, float, float]) -> RewardSet:
+    def value_of(field: str) -> Any:
+        return lambda trace, task: trace.info[field]
+
+    return RewardSet(
+        components=(
+            component("base", value_of("base"), low=0, high=1, weight=3.0),
+            *(component(n, value_of(n), low=0, high=1, weight=0.0, gate=g, gate_total=t) for n, g, t in specs),
+        )
+    )
+
+
+def test_the_first_failed_gate_sets_the_total() -> None:
+    rewards = gates(("safe", 1.0, -2.0), ("kind", 0.5, -1.0))
+    rows = [(1, 1, 1), (1, 0, 1), (1, 1, 0.4), (1, 0, 0), (1, 1, 0.5)]
+    traces = [trace("a", info={"base": b, "safe": s, "kind": k}) for b, s, k in rows]
+    found = rewards(traces, [task("Hello?")] * len(rows))
+    assert found.total.tolist() == [3.0, -2.0, -1.0, -2.0, 3.0]
+    assert found.gated.tolist() == [False, True, True, True, False]
+
+
+def test_a_gate_that_nobody_could_judge_leaves_no_total() -> None:
+    rewards = gates(("safe", 1.0, -2.0), ("kind", 0.5, -1.0))
+    rows = [(1, None, 1), (1, None, 0), (1, 0, None), (None, 0, 1), (None, 1, 1)]
+    traces = [trace("a", info={"base": b, "safe": s, "kind": k}) for b, s, k in rows]
+    found = rewards(traces, [task("Hello?")] * len(rows))
+    np.testing.assert_array_equal(found.total, [np.nan, np.nan, -2.0, -2.0, np.nan])
+
+
+def test_weight_zero_is_measured_outside_the_total() -> None:
+    unscored = {"name": f"{HERE}:scored", "weight": 0, "params": {"how": "none"}}
+    found = judge([{"name": "question", "weight": 0}, unscored, {"name": "length", "weight": -0.2}], "Why?")
+    assert found.values[0, 0] == 1.0
+    assert found.total[0] == pytest.approx(-0.2)
+
+
+def test_rewards_with_an_earlier_stage_run_first() -> None:
+    order: list[str] = []
+
+    def noting(name: str, stage: int) -> Component:
+        @reward(stage=stage)
+        def function(traces: Any, tasks: Any) -> list[float]:
+            order.append(name)
+            return [float(stage)] * len(traces)
+
+        return component(name, function)
+
+    found = RewardSet(components=(noting("late", 1), noting("early", 0)))([trace("a")], [task("Hello?")])
+    assert order == ["early", "late"]
+    assert found.values.tolist() == [[1.0, 0.0]]  # columns stay where they were
+
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "similarity", "weight": "high"}, "'weight': Input should be a valid number.*'high'"),
+        ({"name": "similarity", "weight": float("nan")}, "weight.*finite number"),
+        ({"name": "similarity", "wieght": 1}, "unknown key 'wieght'. Did you mean 'weight'"),
+        ({"name": "copy", "params": {"ovr": "user"}}, "no option 'ovr'. Did you mean 'over'. It has: over"),
+        ({"name": "copy", "params": {"over": "everything"}}, "option 'over': Input should be 'context', 'client' or"),
+        ({"name": "length", "params": {"min_tokens": "three"}}, "option 'min_tokens': Input should be a valid integer"),
+        ({"name": "question", "range": [1, 0]}, "must go from low to high, but it is 1.0 to 0.0"),
+        ({"name": f"{HERE}:scored"}, "needs the option 'how'; set it under params"),
+        ({"name": f"{HERE}:task"}, "takes .said, reference, labels, columns., but a reward takes"),
+        ({"name": f"{HERE}:WORDS"}, "must be a function, but it is a list"),
+    ],
+)
+def test_bad_settings_are_one_sentence(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make([spec])
+
+
+def test_unknown_rewards_name_the_nearest() -> None:
+    with pytest.raises(NotFoundError, match=r"Unknown reward 'similarty'\. Did you mean 'similarity'"):
+        make(["similarty"])
+    with pytest.raises(NotFoundError, match="which the module 'rewards_kit' does not have"):
+        make([f"{HERE}:nothing"])
+
+
+def test_names_stand_once() -> None:
+    with pytest.raises(ConfigError, match="Two rewards are called 'question'; give one of them another 'label'"):
+        make(["question", {"name": "question", "params": {"where": "end"}}])
+    with pytest.raises(ConfigError, match="cannot be called 'reward'"):
+        make([{"name": "question", "label": "reward"}])
+    assert make(["question", {"name": "question", "label": "asks", "params": {"where": "end"}}]).names[1] == "asks"
+
+
+def test_options_get_the_type_that_they_want() -> None:
+    made = component("loud", loud, params={"volume": "3"}, low=0, high=100)
+    assert made.params == {"volume": 3}
+    assert made([trace("ab")], [task("Hello?")])[0].value == 6.0
+
+
+OWN = (
+    "copy", "repetition", "bleu1", "rouge1", "rouge2", "rougeL", "meteor_exact_stem", "length", "length_between",
+    "question", "risk_gate",
+)  # fmt: skip
+"""Registered rewards that need no encoder and no WordNet."""
+
+
+def test_every_reward_has_a_definition_and_a_range() -> None:
+    for name in REWARDS.names():
+        found = REWARDS.get(name)
+        assert found.low < found.high
+        assert found.definition.endswith("."), name
+        assert len(found.definition) < 260, name
+
+
+def test_looking_up_rewards_loads_no_torch() -> None:
+    code = (
+        "import sys; from heedful.scoring.rewards import REWARDS; [REWARDS.get(n) for n in sys.argv[1].split()];"
+        "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
+    )
+    names = [*OWN, "meteor", "similarity", "relevance", "bertscore", "reader_released", "reader_paper"]
+    subprocess.run([sys.executable, "-c", code, " ".join(names)], check=True)
