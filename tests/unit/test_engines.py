@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,6 +24,7 @@ from heedful.models.engine import (
     check_prompts,
     drift,
     first_seed,
+    make_engine,
     refuse_settings,
 )
 from heedful.models.generate import generate, prompt_only
@@ -131,6 +135,91 @@ def test_settings_without_effect_are_refused() -> None:
     with pytest.raises(ConfigError, match="llama_cpp engine does not know num_beams and min_new_tokens; leave them"):
         refuse_settings("llama_cpp", Decoding(num_beams=2, min_new_tokens=1), "num_beams", "min_new_tokens", "top_k")
     refuse_settings("llama_cpp", Decoding(top_p=0.9), "num_beams")
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_a_dtype_has_a_name(name: str) -> None:
+    causal = tiny_model()
+    engine = TransformersEngine(causal, dtype=name)
+    assert engine.dtype is getattr(torch, name)
+    assert engine.exact is (name == "float32")
+    (made,) = engine.sample(prompts(causal)[:1], n=2, settings=DRAW, names=["a"])
+    assert all(w.tokens for w in made)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"), [("bfloat61", "Did you mean 'bfloat16'"), (16, "but it is 16"), ("", "is")]
+)
+def test_an_unknown_dtype_is_one_sentence(dtype: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"dtype is one of float32, bfloat16, float16, .*{words}"):
+        TransformersEngine(tiny_model(), dtype=dtype)
+
+
+def make(causal: CausalModel, *, depth: int = 1, banned: Sequence[int] = ()) -> Any:
+    """An engine of somebody else's; `depth` 0 fails inside."""
+    return Shifted(causal, depth if depth else len(depth))  # type: ignore[arg-type]
+
+
+def bare(causal: CausalModel, by: float) -> Any:
+    """One that takes no bans."""
+    return Shifted(causal, by)
+
+
+def anything(causal: CausalModel, **options: Any) -> Any:
+    return options
+
+
+def test_an_engine_is_made_from_options() -> None:
+    causal = tiny_model()
+    made = make_engine("transformers", causal, {"dtype": "bfloat16", "branches": 8, "banned": [5, 9]}, banned=[9, 7])
+    assert isinstance(made, TransformersEngine)
+    assert (made.dtype, made.branches, made.banned) == (torch.bfloat16, 8, (5, 7, 9))
+    assert make_engine("transformers", causal, {}).banned == ()  # type: ignore[attr-defined]
+    assert make_engine("test_engines:bare", causal, {"by": 0.5}, banned=[3]).by == 0.5  # type: ignore[attr-defined]
+    assert make_engine("test_engines:anything", causal, {"x": 1}, banned=[3]) == {"x": 1, "banned": [3]}
+
+
+@pytest.mark.parametrize("name", ENGINES.names())
+def test_every_engine_takes_bans(name: str) -> None:
+    parameter = inspect.signature(ENGINES.get(name)).parameters["banned"]
+    assert (parameter.kind, parameter.default) == (parameter.KEYWORD_ONLY, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        (
+            "transformers",
+            {"brances": 3},
+            "'transformers' has no option 'brances'. Did you mean 'branches'? It has: banned,",
+        ),
+        ("transformers", {"causal": 3}, "has no option 'causal'"),
+        ("transformers", {"branches": "many"}, "option 'branches': Input should be a valid integer"),
+        ("transformers", {"banned": "all"}, "option 'banned': "),
+        ("llama_cpp", {"precision": "q2"}, "option 'precision': Input should be 'q8_0'"),
+        ("server", {"model": "m", "logprobs_mode": "processed"}, "option 'logprobs_mode': Input should be 'raw_log"),
+        ("server", {}, "the engine 'server' cannot be made from these options: missing a required argument: 'model'"),
+        ("test_engines:bare", {"by": 1, "banned": [1]}, "has no option 'banned'. It has: by."),
+        ("test_engines:anything", {"causal": 1}, "has no option 'causal'. It has: none."),
+    ],
+)
+def test_options_that_do_not_fit_are_named(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^engine_options: .*{re.escape(words)}"):
+        make_engine(name, tiny_model(), options, banned=[1])
+
+
+def test_a_type_error_inside_an_engine_is_not_blamed_on_the_options() -> None:
+    assert make_engine("test_engines:make", tiny_model(), {"depth": 2}, banned=[1]).by == 2  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="has no len"):
+        make_engine("test_engines:make", tiny_model(), {"depth": 0})
+
+
+def test_drift_is_measured_at_the_temperature_of_the_draw() -> None:
+    causal = policy()
+    asked = check_prompts(causal)
+    found = drift(TransformersEngine(causal), causal, asked, temperature=2.0)
+    assert found.mean < 1e-4
+    assert found.agree < 0.9  # drawn, not the best each time
 
 
 def test_drift_of_the_policy_itself_is_nothing_and_of_others_is_found() -> None:

@@ -105,12 +105,12 @@ def test_it_computes_what_the_policy_computes(engine_of: Make, kind: str) -> Non
     assert drift(engine, causal, long, max_new_tokens=16).mean < 3e-3
 
 
-def test_log_probabilities_are_those_before_temperature_cuts_and_bans(engine_of: Make) -> None:
+def test_log_probabilities_are_those_before_bans(engine_of: Make) -> None:
     causal = tiny_model()
     asked = check_prompts(causal)[:2]
     engine = engine_of(causal, banned=[100, 101])
-    shaped = Decoding(max_new_tokens=6, do_sample=True, temperature=0.5, top_k=20, top_p=0.9, seed=1)
-    made = engine.sample(asked, n=4, settings=shaped, names="ab")
+    drawn = Decoding(max_new_tokens=6, do_sample=True, seed=1)
+    made = engine.sample(asked, n=4, settings=drawn, names="ab")
     for prompt, replies in zip(asked, made, strict=True):
         for reply in replies:
             ids = torch.tensor([[*prompt, *reply.tokens]])
@@ -120,23 +120,39 @@ def test_log_probabilities_are_those_before_temperature_cuts_and_bans(engine_of:
             assert reply.logprobs == pytest.approx(want, abs=0.02)
 
 
-def test_temperature_and_cuts_act_in_transformers_order(engine_of: Make) -> None:
-    """The first token of many replies follows the shaped distribution, and none lies outside of it."""
+def test_replies_are_drawn_from_the_whole_distribution(engine_of: Make) -> None:
+    """The first token of many replies follows it; llama.cpp's own cuts (top-k 40, top-p 0.95, min-p 0.05) are off."""
     causal = tiny_model()
     prompt = check_prompts(causal)[0]
-    shaped = Decoding(max_new_tokens=1, do_sample=True, temperature=2.0, top_k=12, top_p=0.6, seed=1)
     with torch.no_grad():
-        logits = causal.model(torch.tensor([prompt])).logits[0, -1] / shaped.temperature
-    values, order = logits.topk(shaped.top_k)
-    mass = values.softmax(0)
-    kept = int((mass.cumsum(0) - mass < shaped.top_p).sum())
-    want = {int(t): float(p) for t, p in zip(order[:kept], mass[:kept] / mass[:kept].sum(), strict=True)}
+        want = causal.model(torch.tensor([prompt])).logits[0, -1].softmax(-1)
+    outside = want < 0.05 * want.max()
+    assert outside.sum() > 10  # there is something to cut off
     engine = engine_of(causal, streams=8)
-    (made,) = engine.sample([prompt], n=400, settings=shaped, names=["a"])
+    (made,) = engine.sample([prompt], n=400, settings=Decoding(max_new_tokens=1, do_sample=True, seed=1), names=["a"])
     seen = Counter(w.tokens[0] for w in made)
-    assert set(seen) <= set(want)
-    distance = sum(abs(seen[t] / 400 - p) for t, p in want.items()) / 2
-    assert distance < 0.12  # about 0.04 is chance; cutting before the temperature gives 0.2 and more
+    cut = sum(n for t, n in seen.items() if outside[t]) / 400
+    expected = float(want[outside].sum())
+    assert cut == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 400) ** 0.5)
+    assert cut > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ({"temperature": 0.5}, r"at the temperature of the replies, 0\.5; leave temperature out, or choose the transf"),
+        ({"top_k": 5, "top_p": 0.9}, "top_k and top_p would draw from a part of it"),
+    ],
+)
+def test_what_learning_could_not_correct_for_is_refused(engine_of: Make, shape: dict[str, Any], words: str) -> None:
+    causal = tiny_model()
+    engine = engine_of(causal)
+    asked = check_prompts(causal)[:1]
+    with pytest.raises(ConfigError, match=words):
+        engine.sample(asked, n=1, settings=Decoding(max_new_tokens=2, do_sample=True, **shape), names="a")
+    # Where nothing is drawn they say nothing.
+    greedy = engine.sample(asked, n=1, settings=Decoding(max_new_tokens=2), names="a")
+    assert engine.sample(asked, n=1, settings=Decoding(max_new_tokens=2, **shape), names="a") == greedy
 
 
 def test_seeds_are_keyed_by_name_and_number(engine_of: Make) -> None:

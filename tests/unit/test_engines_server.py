@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,16 @@ from heedful.models.engine import TransformersEngine, check_prompts, drift, firs
 from heedful.models.server import ServerEngine, read_choice
 from heedful.testing import tiny_model
 
-DRAW = Decoding(max_new_tokens=8, do_sample=True, top_p=0.9, seed=5)
+DRAW = Decoding(max_new_tokens=8, do_sample=True, seed=5)
 SENTINEL = "quixotry"
 
 
 class FakeVllm(ThreadingHTTPServer):
-    """Answers as vLLM does. `faults` are used up, one a completion request; `style` is what an answer holds."""
+    """Answers as vLLM does.
+
+    `faults` are used up, one a completion request, `load_faults` one a request to load; `style` is what an answer
+    holds, `mode` its --logprobs-mode.
+    """
 
     daemon_threads = True
 
@@ -36,6 +42,8 @@ class FakeVllm(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.served: dict[str, CausalModel] = {"base": causal}
         self.faults: list[str] = []
+        self.load_faults: list[str] = []
+        self.mode = "raw_logprobs"
         self.style = "token_ids"
         self.requests: list[tuple[str, dict[str, Any], str | None]] = []
         self.lock = threading.Lock()
@@ -82,11 +90,21 @@ class Handler(BaseHTTPRequestHandler):
     def load(self, body: dict[str, Any]) -> None:
         from peft import PeftModel
 
-        if body["lora_name"] in self.server.served or not Path(body["lora_path"], "adapter_config.json").is_file():
+        name = body["lora_name"]
+        if name in self.server.served:
+            text = f"The lora adapter '{name}' has already been loaded."
+            return self.answer(400, {"error": {"message": f"{text} {SENTINEL}", "type": "InvalidUserInput"}})
+        if not Path(body["lora_path"], "adapter_config.json").is_file():
+            return self.answer(400, {"error": {"message": SENTINEL}})
+        with self.server.lock:
+            fault = self.server.load_faults.pop(0) if self.server.load_faults else None
+        if fault == "400":
             return self.answer(400, {"error": {"message": SENTINEL}})
         causal = tiny_model()
         causal.model = PeftModel.from_pretrained(causal.model, body["lora_path"]).eval()
-        self.server.served[body["lora_name"]] = causal
+        self.server.served[name] = causal
+        if fault == "lost":
+            return self.connection.close()
         return self.answer(200, "Success: LoRA adapter added")
 
     def choices(self, body: dict[str, Any], fault: str | None) -> list[dict[str, Any]]:
@@ -95,15 +113,31 @@ class Handler(BaseHTTPRequestHandler):
             max_new_tokens=body["max_tokens"],
             do_sample=body["temperature"] > 0,
             temperature=body["temperature"] or 1.0,
-            top_p=body.get("top_p", 1.0),
-            top_k=body.get("top_k", 0),
+            # Left out, vLLM takes them from the checkpoint's generation_config.json.
+            top_p=body.get("top_p", 0.5),
+            top_k=max(body.get("top_k", 3), 0),
+            repetition_penalty=body.get("repetition_penalty", 1.5),
             seed=body["seed"],
         )
+        banned = [int(k) for k in body.get("logit_bias", {})]
         with self.server.lock:
-            engine = TransformersEngine(causal, banned=[int(k) for k in body.get("logit_bias", {})])
+            engine = TransformersEngine(causal, banned=banned)
             (made,) = engine.sample([tuple(body["prompt"])], n=body["n"], settings=settings, names=["x"])
+            made = [self.claimed(causal, body["prompt"], w, settings, banned) for w in made]
         found = [self.choice(i, w, fault if i == 0 else None) for i, w in enumerate(made)]
         return found[:-1] if fault == "fewer" else list(reversed(found))
+
+    def claimed(
+        self, causal: CausalModel, prompt: list[int], written: Written, settings: Decoding, banned: list[int]
+    ) -> Written:
+        """The log-probabilities that `mode` says: of the model alone, or after bans and temperature."""
+        with torch.no_grad():
+            logits = causal.model(torch.tensor([[*prompt, *written.tokens]])).logits[0, len(prompt) - 1 : -1]
+        if self.server.mode == "processed_logprobs":
+            logits[:, banned] = -torch.inf
+            logits = logits / settings.temperature
+        chosen = logits.log_softmax(-1).gather(1, torch.tensor(written.tokens)[:, None])
+        return replace(written, logprobs=tuple(chosen[:, 0].tolist()))
 
     def choice(self, index: int, written: Written, fault: str | None) -> dict[str, Any]:
         tokens = [f"token_id:{t}" for t in written.tokens]
@@ -189,7 +223,7 @@ def test_replies_are_the_servers_token_for_token(vllm: FakeVllm, engine_of: Make
     asked = check_prompts(causal)
     made = engine.sample(asked, n=3, settings=DRAW, names=["a", "b", "c"])
     for prompt, name, some in zip(asked, "abc", made, strict=True):
-        seeded = Decoding(max_new_tokens=8, do_sample=True, top_p=0.9, seed=first_seed(5, name))
+        seeded = Decoding(max_new_tokens=8, do_sample=True, seed=first_seed(5, name))
         (want,) = TransformersEngine(causal, banned=[100]).sample([prompt], n=3, settings=seeded, names=["x"])
         assert [w.tokens for w in some] == [w.tokens for w in want]
         assert [w.finish for w in some] == [w.finish for w in want]
@@ -197,6 +231,9 @@ def test_replies_are_the_servers_token_for_token(vllm: FakeVllm, engine_of: Make
     assert not engine.dropped
     sent = [body for path, body, _ in vllm.requests if path == "/v1/completions"][-3:]
     assert all(body["stop_token_ids"] == [2] and body["logit_bias"] == {"100": -100} for body in sent)
+    # Said in every request, the greedy ones too: what is left out comes from somebody's defaults.
+    neutral = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert all(neutral.items() <= body.items() for path, body, _ in vllm.requests if path == "/v1/completions")
     assert {tuple(body["prompt"]) for body in sent} == set(asked)
 
 
@@ -209,13 +246,47 @@ def test_sync_sends_the_adapter_under_a_new_name(vllm: FakeVllm, engine_of: Make
     for round_, seed in ((2, 1), (3, 2)):
         move(causal, seed)
         engine.sync(causal)
-        assert set(vllm.served) == {"base", f"policy-{round_}"}
+        (name,) = set(vllm.served) - {"base"}
+        assert re.fullmatch(rf"policy-0-[0-9a-f]{{8}}-{round_}", name)
         assert drift(engine, causal, asked).mean < 1e-4
         (folder,) = tmp_path.iterdir()
-        assert [p.name for p in folder.iterdir()] == [f"policy-{round_}"]
+        assert [p.name for p in folder.iterdir()] == [name]
     engine.close()
     assert set(vllm.served) == {"base"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_share_a_server_do_not_meet(
+    vllm: FakeVllm, engine_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each rank loads the same policy under the same `lora_name`; one that ends leaves the others' adapters alone."""
+    causal, engines = policy(), []
+    for rank in ("0", "1", "1"):  # the last one: another run on the same server
+        monkeypatch.setenv("RANK", rank)
+        engines.append(engine_of(causal, lora_name="policy"))
+    assert sorted(name.split("-")[1] for name in vllm.served if name != "base") == ["0", "1", "1"]
+    move(causal, 1)
+    for engine in engines:
+        engine.sync(causal)
+    assert len(vllm.served) == 4
+    engines[0].close()
+    asked = check_prompts(causal)
+    assert drift(engines[1], causal, asked).mean < 1e-4
+    assert drift(engines[2], causal, asked).mean < 1e-4
+
+
+def test_an_adapter_whose_answer_was_lost_is_there(vllm: FakeVllm, engine_of: Make) -> None:
+    """The second try is refused since the first one had done it."""
+    causal = policy()
+    engine = engine_of(causal, lora_name="policy")
+    move(causal, 1)
+    vllm.load_faults = ["lost"]
+    engine.sync(causal)
+    assert drift(engine, causal, check_prompts(causal)).mean < 1e-4
+    vllm.load_faults = ["400"]  # refused for another reason
+    with pytest.raises(RunError, match=r"refused .*/v1/load_lora_adapter with HTTP 400") as refused:
+        engine.sync(causal)
+    assert SENTINEL not in str(refused.value)
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "slow", "cut", "words"])
@@ -281,6 +352,43 @@ def test_a_server_with_another_model_is_refused(vllm: FakeVllm, engine_of: Make)
         engine_of(tiny_model())
 
 
+def test_another_temperature_needs_log_probabilities_at_it(vllm: FakeVllm, engine_of: Make) -> None:
+    causal, warm = tiny_model(), Decoding(max_new_tokens=8, do_sample=True, temperature=0.7, seed=5)
+    asked = check_prompts(causal)[:1]
+    engine = engine_of(causal)
+    with pytest.raises(
+        ConfigError, match=r"at the temperature of the replies, 0\.7; leave temperature out, or start vLLM"
+    ):
+        engine.sample(asked, n=1, settings=warm, names=["a"])
+    vllm.mode = "processed_logprobs"
+    engine = engine_of(causal, logprobs_mode="processed_logprobs", banned=[100])
+    (made,) = engine.sample(asked, n=3, settings=warm, names=["a"])
+    for reply in made:
+        with torch.no_grad():
+            logits = causal.model(torch.tensor([[*asked[0], *reply.tokens]])).logits[0, len(asked[0]) - 1 : -1]
+        want = (logits / 0.7).log_softmax(-1).gather(1, torch.tensor(reply.tokens)[:, None])[:, 0]
+        assert reply.logprobs == pytest.approx(want.tolist(), abs=0.02)
+
+
+def test_a_server_that_does_not_follow_the_temperature_is_found_out(vllm: FakeVllm, engine_of: Make) -> None:
+    with pytest.raises(RunError, match="are not those at the temperature of the replies: at 2 they are"):
+        engine_of(tiny_model(), logprobs_mode="processed_logprobs")
+    engine_of(tiny_model(), logprobs_mode="processed_logprobs", limit=None)  # nobody asked
+
+
+@pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logprobs"])
+def test_what_learning_could_not_correct_for_is_refused(vllm: FakeVllm, engine_of: Make, mode: str) -> None:
+    vllm.mode = mode
+    engine = engine_of(tiny_model(), logprobs_mode=mode, limit=None)
+    sent = len(vllm.requests)
+    for cut in ({"top_k": 5}, {"top_p": 0.9}, {"top_k": 5, "top_p": 0.9}):
+        with pytest.raises(ConfigError, match=f"{' and '.join(cut)} would draw from a part"):
+            engine.sample([(1, 2)], n=1, settings=Decoding(do_sample=True, **cut), names=["a"])
+    with pytest.raises(ConfigError, match="does not know repetition_penalty"):
+        engine.sample([(1, 2)], n=1, settings=Decoding(repetition_penalty=1.2), names=["a"])
+    assert len(vllm.requests) == sent
+
+
 def test_the_key_goes_into_the_header_and_nowhere_else(
     vllm: FakeVllm, engine_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +411,7 @@ def test_the_key_goes_into_the_header_and_nowhere_else(
         ({"fixed": False}, "takes over new weights only as a LoRA adapter"),
         ({"lora_name": "p", "fixed": True}, "one of the two"),
         ({"workers": 0}, "workers >= 1"),
+        ({"lora_name": "../p"}, "becomes a folder's name"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_sent(

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from heedful.errors import ConfigError, DataError
 from heedful.formats import Sample, encode, make
 from heedful.models.causal import CausalModel, add_markers, load
-from heedful.models.decoding import Decoding, Step, Written, chooser, stream
+from heedful.models.decoding import Decoding, Step, Written, choose, chooser, draw_plain, stream
 from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, packaged_file
 from heedful.models.generate import end_ids, generate, prompt_only
 from heedful.testing import conversations, tiny_model
@@ -114,11 +114,13 @@ def test_equal_with_several_end_tokens(beams: int) -> None:
     }
 
 
-def logprobs(causal: CausalModel, sample: Sample, tokens: tuple[int, ...]) -> np.ndarray:  # type: ignore[type-arg]
+def logprobs(
+    causal: CausalModel, sample: Sample, tokens: tuple[int, ...], *, temperature: float = 1.0
+) -> np.ndarray:  # type: ignore[type-arg]
     ids = torch.tensor([[*sample.prompt, *tokens]])
     with torch.no_grad():
         logits = causal.model(input_ids=ids).logits[0, len(sample.prompt) - 1 : -1]
-    rows: np.ndarray = logits.log_softmax(-1)[torch.arange(len(tokens)), torch.tensor(tokens)].numpy()  # type: ignore[type-arg]
+    rows: np.ndarray = (logits / temperature).log_softmax(-1)[torch.arange(len(tokens)), torch.tensor(tokens)].numpy()  # type: ignore[type-arg]
     return rows
 
 
@@ -135,11 +137,12 @@ def logprobs(causal: CausalModel, sample: Sample, tokens: tuple[int, ...]) -> np
 )
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_logprobs_are_those_of_the_model(kind: str, options: dict[str, Any]) -> None:
-    """Before temperature and cut-offs: what a policy gradient needs, whatever the reply was drawn from."""
+    """At the temperature and before cut-offs: the policy that a reply was drawn from is the one that is trained."""
     causal, samples = setup(kind)
     for name, reply in written(causal, samples, Decoding(max_new_tokens=12, **options)).items():
         (sample,) = [s for s in samples if s.id == name]
-        np.testing.assert_allclose(reply.logprobs, logprobs(causal, sample, reply.tokens), atol=1e-4, rtol=0)
+        expected = logprobs(causal, sample, reply.tokens, temperature=float(options.get("temperature", 1.0)))
+        np.testing.assert_allclose(reply.logprobs, expected, atol=1e-4, rtol=0)
 
 
 # ------------------------------------------------------------------ sampling
@@ -224,7 +227,7 @@ def assert_drawn_as_if_sorted_whole(logits: Any, settings: Decoding, name: str) 
     assert one.step(logits[None]).tokens == (expected,)
 
 
-@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])  # 1.0 is drawn in the order of the vocabulary, see draw_plain
 @pytest.mark.parametrize("spread", [0.0, 1.0, 3.0, 8.0])
 def test_large_vocabularies_are_drawn_from_as_if_sorted_whole(spread: float, top_p: float) -> None:
     """Only the head of 5000 entries is looked at; the draw must be that of the full inverse distribution."""
@@ -343,3 +346,96 @@ def test_equal_to_transformers_on_a_real_model() -> None:
     single = prompt_only("x/1", "x", 1, encode(prompt, causal.tokenizer))
     (reply,) = written(causal, [single], Decoding(max_new_tokens=40)).values()
     assert fmt.parse(causal.tokenizer.decode(reply.tokens), causal.tokenizer).text
+
+
+# ------------------------------------------------------------------ plain draws, many at once
+
+
+def plain(n: int, settings: Decoding, **options: Any) -> list[Any]:
+    return [chooser(settings, name=str(i), prompt=(1, 2), end=frozenset({0}), **options) for i in range(n)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 1.7])
+@pytest.mark.parametrize("banned", [(), (0, 3, 256, 599)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_plain_draws_follow_the_softmax(temperature: float, banned: tuple[int, ...], seed: int) -> None:
+    """600 entries are three blocks, the last one not full; likely tokens stand in each of them, and at both ends."""
+    noise = torch.Generator().manual_seed(9)
+    row = torch.randn(600, generator=noise)
+    row[[0, 3, 255, 256, 511, 512, 599]] += 4
+    n = 8_000
+    settings = Decoding(do_sample=True, temperature=temperature, seed=seed)
+    steps = draw_plain(plain(n, settings, banned=banned), row[None].expand(n, -1))
+    counts = np.bincount([s.tokens[0] for s in steps], minlength=600)
+    allowed = row / temperature
+    allowed[list(banned)] = -torch.inf
+    p = allowed.double().softmax(0).numpy()
+    assert not counts[list(banned)].any()
+    # Rare tokens are pooled, so that every cell expects some draws.
+    cells = np.array([x * n >= 5 for x in p])
+    found = np.append(counts[cells], counts[~cells].sum())
+    expected = np.append(p[cells], p[~cells].sum()) * n
+    found, expected = found[expected > 0], expected[expected > 0]
+    chi2 = float(((found - expected) ** 2 / expected).sum())
+    assert chi2 <= (len(found) - 1) + 5 * np.sqrt(2 * (len(found) - 1))
+    assert len(found) > 10
+
+
+def test_plain_draws_are_the_inverse_of_the_distribution() -> None:
+    """Token for token: where the running sum in the order of the vocabulary passes the stream's number."""
+    noise = torch.Generator().manual_seed(3)
+    logits = torch.randn(300, 777, generator=noise) * 3
+    settings = Decoding(do_sample=True, seed=4)
+    steps = draw_plain(plain(300, settings), logits)
+    for i, step in enumerate(steps):
+        p = logits[i].double().softmax(0).numpy()
+        assert step.tokens == (int(np.searchsorted(p.cumsum(), stream(4, str(i)).random(), side="right")),)
+
+
+def test_a_plain_draw_does_not_depend_on_its_neighbours() -> None:
+    noise = torch.Generator().manual_seed(3)
+    logits = torch.randn(40, 600, generator=noise) * 2
+    settings = Decoding(do_sample=True)
+    together = [s.tokens for s in draw_plain(plain(40, settings), logits)]
+    alone = [c.step(logits[i : i + 1]).tokens for i, c in enumerate(plain(40, settings))]
+    turned = [s.tokens for s in draw_plain(plain(40, settings)[::-1], logits.flip(0))]
+    assert together == alone == turned[::-1]
+    # Beside replies of another kind as well: greedy ones are passed by.
+    greedy = chooser(Decoding(), name="greedy", prompt=(1,), end=frozenset({0}))
+    mixed = choose([greedy, *plain(40, settings)], [logits[:1], *logits[:, None]])
+    assert mixed[0].tokens == (int(logits[0].argmax()),)
+    assert [s.tokens for s in mixed[1:]] == together
+
+
+def test_plain_logprobs_are_at_the_temperature_and_before_bans() -> None:
+    logits = torch.randn(20, 600, generator=torch.Generator().manual_seed(1))
+    some = plain(20, Decoding(do_sample=True, temperature=0.6, max_new_tokens=1), banned=(5, 6))
+    steps = draw_plain(some, logits)
+    for row, step, one in zip(logits, steps, some, strict=True):
+        assert one.done.logprobs == pytest.approx([float((row / 0.6).log_softmax(0)[step.tokens[0]])], abs=1e-5)
+        assert one.done.finish == ("stop" if step.tokens == (0,) else "length")
+
+
+def test_certain_tokens_are_drawn_even_at_the_edges() -> None:
+    for token in (0, 255, 256, 599):
+        row = torch.full((600,), -200.0)
+        row[token] = 0.0
+        assert {s.tokens for s in draw_plain(plain(50, Decoding(do_sample=True)), row[None].expand(50, -1))} == {
+            (token,)
+        }
+
+
+def test_many_replies_of_several_prompts_cost_their_prompts_once() -> None:
+    """As in a rollout: two prompts of different talks, five replies each, in one batch."""
+    causal, samples = setup()
+    one, other = samples[0], samples[-1]
+    many = [prompt_only(f"{s.id}/{i}", s.id, 0, s.prompt) for s in (one, other) for i in range(5)]
+    sizes: list[tuple[int, ...]] = []
+    hook = causal.model.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    found = written(causal, many, Decoding(max_new_tokens=5, do_sample=True, min_new_tokens=5))
+    hook.remove()
+    assert sizes[0] == (2, max(len(one.prompt), len(other.prompt)))
+    assert sizes[1:] == [(2, 5)] * 4
+    assert len({w.tokens for w in found.values()}) == 10

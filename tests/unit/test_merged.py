@@ -56,7 +56,9 @@ def state(model: Any) -> dict[str, Any]:
     found |= {f"buffer {n}": (b.clone(), b.dtype, 0, False) for n, b in model.named_buffers()}
     modes = {n: m.training for n, m in model.named_modules()}
     flags = {
-        n: (list(m.merged_adapters), m.disable_adapters) for n, m in model.named_modules() if hasattr(m, "merged_adapters")
+        n: (list(m.merged_adapters), m.disable_adapters)
+        for n, m in model.named_modules()
+        if hasattr(m, "merged_adapters")
     }
     return {"values": found, "modes": modes, "flags": flags}
 
@@ -225,5 +227,3 @@ def test_a_model_without_an_adapter_only_changes_its_type() -> None:
         # Tied tables stay one tensor.
         assert causal.model.get_output_embeddings().weight is causal.model.get_input_embeddings().weight
     assert_same_state(state(causal.model), before)
-
-

@@ -42,6 +42,19 @@ def config(pipeline: Pipeline, stage: str) -> Any:
     return pipeline.step(stage).config
 
 
+# ---------------------------------------------------------------- recipes that come with heedful
+
+SHIPPED = Path(__file__).parents[2] / "recipes" / "context-emotion-rl.yaml"
+
+
+@pytest.mark.parametrize("reward", read_yaml(SHIPPED)["options"]["reward"]["choices"])
+def test_every_reward_of_the_shipped_recipe_can_be_chosen(reward: str) -> None:
+    words = [f"reward={reward}", *(["heldout=scorers"] if reward == "lexical" else [])]
+    found = read(SHIPPED, words)
+    assert [s.label or s.name for s in config(found, "rl").heldout][:2] == ["emotion_heldout", "strategy_heldout"]
+    assert config(found, "rl").heldout == config(found, "test").heldout
+
+
 # ---------------------------------------------------------------- options and references
 
 OPTIONS = {

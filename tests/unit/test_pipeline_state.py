@@ -225,6 +225,14 @@ def test_only_and_until(path: Path) -> None:
     assert states(path, "more=true", only=["other", "first"]) == {"first": "done", "other": "to do"}
 
 
+def test_a_stage_that_is_not_selected_stands_as_it_was_run(path: Path) -> None:
+    done, _ = go(path)
+    done, _ = go(path, "steps=5", only=["first"])  # `second` took 2 steps and is not looked at
+    assert [row.settings["max_steps"] for row in done.rows] == [3, 2]
+    resolved = yaml.safe_load((done.folder / "config.resolved.yaml").read_text())
+    assert [stage["max_steps"] for stage in resolved["stages"].values()] == [3, 2]
+
+
 def test_what_lies_in_the_way(path: Path) -> None:
     folder = path.parent / "run"
     (folder / "first").mkdir(parents=True)

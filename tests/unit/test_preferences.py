@@ -23,6 +23,7 @@ from heedful.training.preferences import (
     merged_replies,
     random_pairs,
     read_file,
+    read_traces,
     trace_pairs,
 )
 from heedful.types import Trace, Turn
@@ -245,3 +246,11 @@ def test_a_file_of_preferences_has_its_own_negatives(tmp_path: Path) -> None:
     path = lines(tmp_path / "p.jsonl", GOOD)
     with pytest.raises(ConfigError, match="brings its own rejected replies; leave out negatives"):
         gather(settings(path, negatives="random_reply"), seed=1)
+
+
+def test_a_line_that_is_no_trace_is_named(tmp_path: Path) -> None:
+    good = Trace(id="t/1", conversation_id="t", turn=1, reply="Hm.").to_dict()
+    path = lines(tmp_path / "traces.jsonl", good, {"reply": SECRET})
+    with pytest.raises(DataError, match=r"traces\.jsonl, line 2: A trace needs") as err:
+        read_traces(path)
+    assert SECRET not in str(err.value)

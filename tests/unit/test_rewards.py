@@ -71,6 +71,65 @@ def test_a_column_that_the_data_do_not_have_is_named() -> None:
     assert found.raised.tolist() == [1]
 
 
+def lengths(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+    """As TRL's own rewards of length: it takes neither prompts nor texts."""
+    if any(ids == [0] for ids in completion_ids):
+        raise ValueError("words of a client")
+    return [float(len(ids)) for ids in completion_ids]
+
+
+def test_rewards_of_trl_itself() -> None:
+    trl = pytest.importorskip("trl.rewards")
+    overlong = trl.get_soft_overlong_punishment(100, 20)
+    repeated = trl.get_repetition_penalty_reward(ngram_size=2)
+    rewards = RewardSet(components=(component("overlong", overlong), component("repeated", repeated)))
+    tokens = [(1,) * 90, tuple(range(80)), tuple(range(101)), (1, 2, 1, 2, 1)]
+    traces = [trace("Well.", finish="error" if n == 2 else "stop") for n in range(4)]
+    found = rewards(traces, [task("Hello?")] * 4, completion_ids=tokens)
+    # 90 tokens are half way through the last 20; 88 of 89 pairs of the first and 2 of 4 of the last were there before.
+    np.testing.assert_allclose(found.values[:, 0], [-0.5, 0.0, np.nan, 0.0])
+    np.testing.assert_allclose(found.values[:, 1], [-88 / 89, 0.0, np.nan, -0.5])
+    assert found.raised.tolist() == [0, 0]
+
+
+def test_a_trl_reward_that_expects_messages_needs_a_line() -> None:
+    thinks = pytest.importorskip("trl.rewards").think_format_reward
+    replies = [trace("<think>Why?</think>Why is that?"), trace("Why is that?")]
+    assert [j.raised for j in component("thinks", thinks)(replies, [task("Hello?")] * 2)] == [True, True]
+
+    def adapted(completions: list[str], **kwargs: Any) -> Any:
+        return thinks([[{"role": "assistant", "content": text}] for text in completions], **kwargs)
+
+    assert [j.value for j in component("thinks", adapted)(replies, [task("Hello?")] * 2)] == [1.0, 0.0]
+
+
+def test_tokens_of_replies() -> None:
+    made = component("lengths", lengths, low=0, high=9)
+    judged = made([trace("a"), trace("b"), trace("c")], [task("Hello?")] * 3, completion_ids=[(1, 2), (0,), (3,)])
+    assert [j.value for j in judged] == [2.0, None, 1.0]
+    assert judged[1].reason == "raised ValueError"
+    with pytest.raises(ConfigError, match="'lengths' takes the tokens of replies, which only a training run has"):
+        made([trace("a")], [task("Hello?")])
+    with pytest.raises(ConfigError, match="no option 'completion_ids'"):
+        component("lengths", lengths, params={"completion_ids": [[1]]})
+
+
+def test_what_the_trainer_of_trl_would_give() -> None:
+    got: dict[str, Any] = {}
+
+    def telling(prompts: list[str], trainer_state: Any, log_extra: Any, log_metric: Any, **columns: Any) -> list[float]:
+        log_extra("note", ["a word"])
+        log_metric("accuracy", 0.5)
+        got.update(columns, state=trainer_state)
+        return [0.5] * len(prompts)
+
+    judged = component("telling", telling)([trace("a")], [task("Hello?", log_extra="a column", mood="low")])
+    assert [j.value for j in judged] == [0.5]
+    assert got["state"] is None
+    assert got["mood"] == ["low"]
+    assert "completion_ids" not in got
+
+
 @pytest.mark.parametrize("in_a_notebook", [False, True])
 def test_async_functions(in_a_notebook: bool) -> None:
     def run() -> Scored:
@@ -184,7 +243,7 @@ def test_a_missing_part_stops_the_run_and_is_no_bad_sample() -> None:
 # ---------------------------------------------------------------------------------------------- totals and gates
 
 
-def gates(*specs: tuple[str, float, float]) -> RewardSet:
+def gates(*specs: tuple[str, float, float | None]) -> RewardSet:
     def value_of(field: str) -> Any:
         return lambda trace, task: trace.info[field]
 
@@ -211,6 +270,47 @@ def test_a_gate_that_nobody_could_judge_leaves_no_total() -> None:
     traces = [trace("a", info={"base": b, "safe": s, "kind": k}) for b, s, k in rows]
     found = rewards(traces, [task("Hello?")] * len(rows))
     np.testing.assert_array_equal(found.total, [np.nan, np.nan, -2.0, -2.0, np.nan])
+
+
+def test_a_failed_gate_is_the_worst_outcome() -> None:
+    """One less than the least sum: of 0.5 * [0, 1], -0.25 * [0, 4] and what has no weight."""
+    specs: list[Any] = [
+        {"name": "question", "weight": 0.5},
+        {"name": f"{HERE}:loud", "weight": -0.25, "range": [0, 4]},
+        {"name": "repetition", "weight": 0},
+        {"name": "risk_gate", "weight": 0, "gate": 1},
+    ]
+    found = judge(specs, "Die.", "Much longer.")
+    assert found.gated.tolist() == [True, False]
+    assert found.total.tolist() == [-2.0, -1.0]
+    assert make(specs).floor == -1.0
+    # As low as the least sum may be asked for, no more.
+    given = [*specs[:3], {**specs[3], "gate_total": -1.0}]
+    assert judge(given, "Die.").total.tolist() == [-1.0]
+    with pytest.raises(ConfigError, match=r"'gate_total' of the reward 'risk_gate' is -0.9, but other .* as little as -1;"):
+        make([*specs[:3], {**specs[3], "gate_total": -0.9}])
+    # A gate with a weight is a part of the sum, too.
+    assert judge([{"name": "risk_gate", "weight": -2, "gate": 1}], "Die.").total.tolist() == [-3.0]
+
+
+def test_a_failed_gate_overrides_an_unscored_component() -> None:
+    specs = [{"name": "rouge1"}, {"name": "risk_gate", "weight": 0, "gate": 1}]
+    found = make(specs)([trace("Die."), trace("Hm.")], [task("Hello?")] * 2)
+    np.testing.assert_array_equal(found.total, [-1.0, np.nan])
+
+
+@pytest.mark.parametrize("gate", [float("nan"), 0.0, -0.5, 1.5, float("inf")])
+def test_a_gate_that_never_or_always_fails_is_refused(gate: float) -> None:
+    with pytest.raises(ConfigError, match=r"gate of the reward 'question' must lie above 0.0 and not above 1.0"):
+        make([{"name": "question", "gate": gate}])
+
+
+def test_no_worst_outcome_without_ends() -> None:
+    endless = component("loud", loud, low=0, high=math.inf, weight=-1)
+    gate = component("risk_gate", REWARDS.get("risk_gate"), weight=0, gate=1)
+    with pytest.raises(ConfigError, match="the reward 'loud' has no end to its range; give it a 'range'"):
+        RewardSet(components=(endless, gate))
+    assert RewardSet(components=(endless,)).floor == -math.inf
 
 
 def test_weight_zero_is_measured_outside_the_total() -> None:

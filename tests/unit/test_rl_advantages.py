@@ -83,12 +83,35 @@ def test_normalised_sum_by_hand() -> None:
 
 def test_normalised_sum_of_unscored_and_gated() -> None:
     values = np.array([[0.0], [1.0], [NAN], [0.5]])
-    unscored, fixed = np.array([False, False, True, False]), array(NAN, NAN, NAN, -3)
-    found = normalised_sum(values, array(1.0), ints(0, 0, 0, 0), unscored=unscored, fixed=fixed)
+    unscored, gated = np.array([False, False, True, False]), np.array([False, False, False, True])
+    found = normalised_sum(values, array(1.0), ints(0, 0, 0, 0), unscored=unscored, gated=gated)
     spread = math.sqrt(0.25) + 1e-4  # of 0, 1, 0.5 about 0.5
-    total = array(-0.5 / spread, 0.5 / spread, -3)
+    total = array(-0.5 / spread, 0.5 / spread, -0.5 / spread - 1)
     expected = (total - total.mean()) / (total.std(ddof=1) + 1e-4)
     assert found == pytest.approx([expected[0], expected[1], 0, expected[2]])
+
+
+def test_values_of_a_reply_without_a_total_count_nowhere() -> None:
+    """Its other component would shift mean and spread of its group."""
+    values = np.array([[0.0, 1], [1.0, 0], [9.0, NAN], [0.5, 1]])
+    unscored, group = np.array([False, False, True, False]), ints(0, 0, 0, 0)
+    found = normalised_sum(values, array(1, 1), group, unscored=unscored)
+    without = normalised_sum(values[~unscored], array(1, 1), group[~unscored], unscored=unscored[~unscored])
+    assert found[~unscored] == pytest.approx(without)
+    assert found[2] == 0
+
+
+def test_a_failed_gate_is_the_worst_of_its_batch() -> None:
+    """However good the rest of it is, and however bad others are."""
+    values = np.array([[9.0], [1.0], [2.0], [0.0], [-50.0], [0.0], [0.0], [0.0]])
+    gated = np.arange(8) == 0
+    none = np.zeros(8, dtype=np.bool_)
+    found = normalised_sum(values, array(3), GROUP, unscored=none, gated=gated)
+    assert found.argmin() == 0
+    assert found[0] < found[4]
+    # Judged where nothing else could be, and where all of them failed.
+    assert normalised_sum(np.array([[NAN], [1.0]]), array(1), ints(0, 0), unscored=none[:2], gated=gated[:2])[0] < 0
+    assert not normalised_sum(values, array(3), GROUP, unscored=none, gated=~none).any()
 
 
 # ------------------------------------------------------------------ tokens

@@ -49,7 +49,7 @@ def test_ppo_gives_the_reward_at_the_end_and_the_kl_on_the_way() -> None:
     b1 = -0.8 - 0.1
     b0 = 0.1 - 0.2 + 0.95 * b1
     assert found.advantages == pytest.approx([a0, a1, a2, b0, b1])
-    assert found.returns == pytest.approx(np.array([a0, a1, a2, b0, b1]) + [0.5, 0.4, 0.3, 0.2, 0.1])
+    assert found.returns == pytest.approx([a0 + 0.5, a1 + 0.4, a2 + 0.3, b0 + 0.2, b1 + 0.1])
     assert rewards.sum() == pytest.approx(2.0 - 1.0 - 0.1 * float(seen.kl.sum()))
     whole = PPO(gamma=1.0, lam=0.95, whiten="batch").targets(seen, kl_coef=0.1).advantages
     raw = found.advantages
@@ -169,7 +169,9 @@ def test_the_correction_of_rloo_is_of_whole_replies() -> None:
 
 def test_the_correction_does_not_touch_the_kl_term() -> None:
     reference = torch.tensor([-1.0, -2.0, -2.0])
-    with_kl = GRPO(loss_type="bnpo").loss(flat(drift=torch.tensor([1.0, 1.0, 1.0]), reference=reference), COUNTS, kl_coef=0.5)
+    with_kl = GRPO(loss_type="bnpo").loss(
+        flat(drift=torch.tensor([1.0, 1.0, 1.0]), reference=reference), COUNTS, kl_coef=0.5
+    )
     without = GRPO(loss_type="bnpo").loss(flat(drift=torch.tensor([1.0, 1.0, 1.0])), COUNTS, kl_coef=0.5)
     assert (with_kl.loss - without.loss).item() == pytest.approx(0.5 * np.exp(-1.0) / 3, abs=1e-6)
 
@@ -228,7 +230,8 @@ def ours(case: Case, config: RLConfig) -> tuple[np.ndarray[Any, Any], float, dic
     """(advantages of the replies, loss, gradients) by the collector and the improver, two passes of one prompt."""
     causal = moved(case.start, seed=0, by=0.0)
     components = [
-        component(name, Table(i).ours, weight=w, low=-100, high=100) for i, (name, w) in enumerate(zip("ab", WEIGHTS, strict=True))
+        component(name, Table(i).ours, weight=w, low=-100, high=100)
+        for i, (name, w) in enumerate(zip("ab", WEIGHTS, strict=True))
     ]
     collector = Collector(
         causal=causal, fmt=make_format("chat"), engine=TransformersEngine(causal),
@@ -312,7 +315,9 @@ def assert_same(found: Any, expected: Any) -> None:
     assert ours_loss == pytest.approx(trl_loss, abs=1e-5)
     assert set(ours_g) == set(trl_g) != set()
     for name, value in trl_g.items():
-        torch.testing.assert_close(ours_g[name], value, atol=1e-5 * max(1.0, float(value.abs().max())), rtol=0, msg=name)
+        torch.testing.assert_close(
+            ours_g[name], value, atol=1e-5 * max(1.0, float(value.abs().max())), rtol=0, msg=name
+        )
     assert max(float(g.abs().max()) for g in trl_g.values()) > 1e-2
 
 
@@ -325,7 +330,11 @@ def config(cls: Any, **more: Any) -> Any:
 
 
 GRPO_CASES: list[dict[str, Any]] = [
-    *({"loss_type": kind, "beta": beta} for kind in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo") for beta in (0.0, 0.3)),
+    *(
+        {"loss_type": kind, "beta": beta}
+        for kind in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo")
+        for beta in (0.0, 0.3)
+    ),
     {"scale_rewards": "batch"},
     {"scale_rewards": "none"},
     {"multi_objective_aggregation": "normalize_then_sum"},
@@ -345,7 +354,7 @@ def test_grpo_is_trls(case: Case, tmp_path: Path, options: dict[str, Any]) -> No
         epsilon_high=high - 1 if kind == "cispo" else high,
         scale_rewards=given["scale_rewards"] if gdpo == "sum_then_normalize" else None,
     )  # fmt: skip
-    # Ours is the KL as published (Shao et al. 2024, eq. 4). TRL 1.16 multiplies it by the ratio unless it is told not to.
+    # Ours is the KL as published (Shao et al. 2024, eq. 4). TRL 1.16 multiplies it by the ratio by default.
     expected = theirs(case, trained_by("GRPO", case, tmp_path, use_bias_correction_kl=False, **given))
     assert_same(ours(case, mine), expected)
 

@@ -12,9 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from conftest import Call
 from rl_kit import ALL, Bench, go
 
+from conftest import Call
 from heedful.errors import ConfigError, NotFoundError, UserError
 from heedful.training.methods import configured
 from heedful.training.rl.config import GRPOConfig, PPOConfig, ReinforceConfig, RLOOConfig
@@ -35,10 +35,16 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("no weight", {"rewards": [{"name": "length", "weight": 0}]}, "no reward has a weight other than 0"),
     ("no rewards", {"rewards": []}, "rewards"),
     ("rollouts do not divide", {"rollout_batch_size": 5}, r"rollout_batch_size \(5\) must be a multiple of mini_batch"),
-    ("batches do not divide", {"mini_batch_size": 4, "per_device_train_batch_size": 3}, r"mini_batch_size \(4\) must be"),
+    (
+        "batches do not divide",
+        {"mini_batch_size": 4, "per_device_train_batch_size": 3},
+        r"mini_batch_size \(4\) must be",
+    ),
     ("accumulation", {"gradient_accumulation_steps": 2}, "follows from mini_batch_size"),
     ("nothing held out", {"heldout": [], "stop_heldout": 2}, "need heldout scorers"),
     ("nothing to choose by", {"heldout": [], "load_best_model_at_end": True}, "need heldout scorers"),
+    ("dropout", {"lora_dropout": 0.1}, "another one than the policy that wrote; remove it"),
+    ("a target for nothing", {"kl_coef": 0.0, "kl_target": 6.0}, "kl_target adapts kl_coef, which is 0"),
     ("no steps", {"max_steps": 0}, "at least 1, but got 0"),
     ("one reply", {"num_generations": 1}, "greater than or equal to 2"),
     ("two scales", {"aggregation": "normalize_then_sum", "scale_rewards": "batch"}, "remove scale_rewards"),
@@ -156,7 +162,7 @@ def test_algorithms_are_configured_as_their_papers_have_them() -> None:
 
     assert (grpo().scale, grpo().epsilon, grpo().epsilon_high) == ("group", 0.2, 0.2)
     assert (grpo(loss_type="dr_grpo").scale, grpo(loss_type="dapo").epsilon_high) == ("none", 0.28)
-    assert grpo(loss_type="cispo").epsilon_high == 4.0
+    assert grpo(loss_type="cispo").epsilon_high == 5.0
     assert grpo(loss_type="dr_grpo", scale_rewards="batch").scale == "batch"
     assert grpo(epsilon=0.1).epsilon_high == 0.1
     made: Any = PPOConfig(rewards=["length"], gamma=0.9, lam=0.8, epsilon=0.3, whiten_advantages="reply").algorithm()  # type: ignore[list-item]

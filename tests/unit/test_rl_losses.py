@@ -65,7 +65,7 @@ def test_averages_by_hand(kind: str, expected: float) -> None:
     assert float(average(VALUES, kind, OWNER, LENGTHS, counts)) == pytest.approx(expected)  # type: ignore[arg-type]
     # One reply at a time, divided by the counts of both: the same.
     parts = [
-        average(VALUES[OWNER == i], kind, torch.zeros(int(LENGTHS[i]), dtype=torch.long), LENGTHS[i : i + 1], counts)  # type: ignore[arg-type]
+        average(VALUES[i == OWNER], kind, torch.zeros(int(LENGTHS[i]), dtype=torch.long), LENGTHS[i : i + 1], counts)  # type: ignore[arg-type]
         for i in range(2)
     ]
     assert float(sum(parts)) == pytest.approx(expected)
@@ -80,8 +80,7 @@ def test_value_loss_by_hand() -> None:
     new = torch.tensor([1.1, 1.5, 1.5, 0.0])
     near = [1.1, 1.2, 1.2, 0.8]
     expected = [
-        0.5 * max((v - g) ** 2, (c - g) ** 2)
-        for v, c, g in zip(new.tolist(), near, returns.tolist(), strict=True)
+        0.5 * max((v - g) ** 2, (c - g) ** 2) for v, c, g in zip(new.tolist(), near, returns.tolist(), strict=True)
     ]
     assert expected == pytest.approx([0.405, 0.32, 1.125, 0.5 * 1.05**2])
     assert value_loss(new, old, returns, clip=0.2).tolist() == pytest.approx(expected)

@@ -108,7 +108,9 @@ def test_gradients_equal_those_of_separate_rows(kind: str) -> None:
         weighed = [(torch.randn(part.shape, generator=state) * part).sum() / part.numel() ** 0.5 for part in parts]
         return sum(weighed) + seen.gold.mean()
 
-    found = gradients(causal, loss(run(causal.model, lay_out(causal, asked, replies, gold=True), entropy_gradient=True)))
+    found = gradients(
+        causal, loss(run(causal.model, lay_out(causal, asked, replies, gold=True), entropy_gradient=True))
+    )
     expected = gradients(causal, loss(plain(causal, asked, replies)))
     assert set(found) == set(expected) == {n for n, p in causal.model.named_parameters() if p.requires_grad}
     for name, value in expected.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rl_run_kit import CONFIG, SUMMARY, metrics, probes, validation, write_run
 
 from heedful.errors import DataError, NotFoundError, RunError
 from heedful.training.rl.report import render, write
-from heedful.training.rl.verdict import change, component_changes, verdict
+from heedful.training.rl.verdict import adjusted, change, component_changes, verdict
 
 VOID = {"meta", "col", "br", "link", "img", "hr", "input"}
 UP = {"emotion_heldout": 0.2, "similarity_heldout": 0.1}
@@ -156,6 +157,36 @@ def test_the_gap_is_the_standardised_training_change_minus_the_mean_of_the_held_
     assert verdict(flat, validation(40, gain=0.3)).gap is not None
 
 
+def test_many_held_out_scores_are_many_chances_to_be_wrong() -> None:
+    """Holm: the smallest p counts as often as there are scores, the next once less, and none below an earlier one."""
+    one = change(validation(0), validation(40, gain=0.3), ("total",))
+    found = adjusted([replace(one, p=p) for p in (0.04, None, 0.02, 0.03)])
+    assert [c.p for c in found] == pytest.approx([0.06, None, 0.06, 0.06])
+    assert [c.moved for c in found] == ["chance", "rose", "chance", "chance"]
+    assert adjusted([replace(one, p=0.04)])[0].moved == "rose"
+
+
+def test_a_held_out_score_that_moved_by_chance_makes_no_verdict() -> None:
+    """Eight scores on 24 conversations, nothing changed: at one test each a third of such runs would claim some."""
+    draw = np.random.default_rng(5)
+    talks = [f"t{i}" for i in range(24)]
+    claimed = 0
+    for _ in range(60):
+        rows = [
+            {
+                "step": step,
+                "ids": talks,
+                "clusters": talks,
+                "total": [0.5 * step + float(v) for v in draw.normal(size=24)],
+                "heldout": {f"h{k}": draw.normal(size=24).tolist() for k in range(8)},
+            }
+            for step in (0, 10)
+        ]
+        found = verdict(*rows, draws=400)
+        claimed += any(c.better or c.worse for c in found.heldout)
+    assert claimed <= 8
+
+
 def test_components_with_a_negative_weight_are_penalties() -> None:
     by_name = {c.name: c for c in component_changes(validation(0), validation(40, gain=0.4))}
     assert by_name["emotion"].better
@@ -222,6 +253,92 @@ def test_a_fall_after_a_top_is_told(tmp_path: Path) -> None:
     shifts = {0: 0.0, 20: 0.25, 40: 0.0}
     rows = [validation(s, gain=0.3 * s / 40, held=dict.fromkeys(UP, shift)) for s, shift in shifts.items()]
     assert "were highest at step 20 and then fell by" in text_of(render(write_run(tmp_path, validations=rows)))
+
+
+HELD = {"emotion_heldout": 0.2, "similarity_heldout": 0.2}
+
+
+def back_to(tmp_path: Path, step: int | None, *, best: bool = True, **more: Any) -> str:
+    """The page's words for a run whose held-out scores rose until step 20 and were below their start at step 40."""
+    shifts = {0: (0.0, 0.0), 20: (0.2, 0.2), 40: (0.4, -0.1)}
+    rows = [validation(s, gain=gain, held=dict.fromkeys(HELD, shift)) for s, (gain, shift) in shifts.items()]
+    summary = SUMMARY if step is None else {**SUMMARY, "weights_step": step}
+    config = {**CONFIG, "load_best_model_at_end": best, **more}
+    return text_of(render(write_run(tmp_path / f"{step}-{best}", validations=rows, summary=summary, config=config)))
+
+
+def test_the_weights_that_were_kept_are_judged_not_the_last_ones(tmp_path: Path) -> None:
+    said = back_to(tmp_path, 20)
+    top = said.index("so did both held-out scorers")
+    trend = said.index("The trend, up to step 40, whose weights were not kept: The training reward rose by")
+    assert top < said.index("it is step 20 that is judged here; training went on to step 40.") < trend
+    assert "learnt to please the reward" in said[trend:]
+    assert "learnt to please the reward" not in said[:trend].replace("or did it learn to please", "")
+    assert "Step 20 was chosen because its held-out scores were the best on these prompts" in said
+    assert "Step 0 and step 20 are compared" in said
+    assert "From step 0 to step 20, whose weights were kept, on the same prompts" in said
+    assert "at step 20:" in said[said.index("Correlation of the training reward with length") :][:80]
+    # Held-out means of the table: 0.2 up, not 0.1 down.
+    assert "Held out: emotion_heldout rose, which is better" in said
+    assert "were highest at step 20 and then fell by" in said
+
+
+def test_the_last_weights_are_judged_where_they_were_kept_or_nobody_knows(tmp_path: Path) -> None:
+    for step in (40, None):
+        said = back_to(tmp_path, step, best=False)
+        assert "From step 0 to step 40, on the same prompts" in said
+        assert "learnt to please the reward" in said[: said.index("What changed on validation")]
+        assert "The trend" not in said
+        assert "weights that were kept" not in said
+        assert "was chosen because" not in said
+    assert "Step 40 was chosen because" in back_to(tmp_path, 40)
+
+
+def test_weights_that_nobody_validated_or_that_are_those_of_the_start_are_told(tmp_path: Path) -> None:
+    said = back_to(tmp_path, 30)
+    assert "are those of step 30, which was not validated; step 40 stands in their place." in said
+    assert "was chosen because" not in said
+    assert "From step 0 to step 40, on the same prompts" in said
+    said = back_to(tmp_path, 0)
+    first = said.index("are those of step 0, before any update: nothing that was learnt stayed.")
+    assert first < said.index("What follows is about step 40, whose weights were not kept.")
+    assert "was chosen because" not in said
+
+
+def test_the_kept_step_has_a_column_of_probes(tmp_path: Path) -> None:
+    rows = [validation(s) for s in (0, 35, 40)]
+    summary = {**SUMMARY, "weights_step": 35}
+    page = render(write_run(tmp_path, validations=rows, replies=probes(list(range(0, 45, 5))), summary=summary))
+    table = re.findall(r'<table class="probe">.*?</table>', page, re.DOTALL)[0]
+    steps = re.findall(r'<th scope="col"><data value="(\d+)">', table)
+    assert (len(steps), steps[0], steps[-1]) == (6, "0", "40")
+    assert re.search(r">35</data> <span class=\"small\">kept</span></th>", table)
+    assert table.count(">kept<") == 1
+
+
+@pytest.mark.parametrize(
+    ("rewards", "heldout", "words"),
+    [
+        (
+            ["similarity", {"name": "relevance", "label": "near"}],
+            [{"name": "bertscore"}],
+            "The held-out score bertscore and the rewards similarity and near read replies through the same encoder "
+            "(minilm), so they are related",
+        ),
+        ([{"name": "relevance", "weight": 0.0, "gate": 0.2}], ["similarity"], "and the reward relevance read"),
+        (["reader_paper"], ["similarity", "bertscore"], "The held-out scores similarity and bertscore and the reward"),
+        ([{"name": "similarity", "params": {"encoder": "other"}}], ["bertscore"], None),
+        ([{"name": "relevance", "weight": 0.0}], ["similarity"], None),
+        (["emotion", "rougeL"], ["similarity"], None),
+        ("similarity", {"name": "similarity"}, None),
+    ],
+)
+def test_scores_that_share_an_encoder_with_the_reward_are_named(
+    tmp_path: Path, rewards: Any, heldout: Any, words: str | None
+) -> None:
+    said = back_to(tmp_path, None, rewards=rewards, heldout=heldout)
+    assert ("through the same encoder" in said) == (words is not None)
+    assert words is None or said.count(words) == 1
 
 
 @pytest.mark.parametrize("part", ["metrics", "validation", "probes", "summary", "config"])

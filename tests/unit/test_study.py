@@ -6,7 +6,7 @@ import json
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,16 +16,21 @@ torch = pytest.importorskip("torch")
 from study_kit import EMOTIONS, Reader, config, of_text, prepare, talks, values
 
 from heedful import classify, corpora
+from heedful.classify import LabelModel
 from heedful.errors import ConfigError, DataError, LeakError, NotFoundError, UserError
-from heedful.evaluation._study_scores import averaged
+from heedful.evaluation._study_scores import averaged, with_constants
+from heedful.evaluation._study_setup import _kinship
 from heedful.evaluation.study import Study, study
 from heedful.evaluation.study_config import StudyConfig
 from heedful.scoring.base import Result, Rows
 from heedful.scoring.intervals import interval
+from heedful.scoring.rewards import RewardConfig, Task
 from heedful.scoring.suite import score
 from heedful.settings import check
+from heedful.testing import conversation
 from heedful.training.scorer import ScorerConfig
 from heedful.training.scorer import train as train_scorer
+from heedful.types import Label, Turn
 
 load_scorer = classify.load  # the fixtures put another one in its place
 Call = Callable[..., tuple[int, str, str]]
@@ -400,6 +405,59 @@ def test_a_judge_that_saw_the_answers_is_refused(
     monkeypatch.setattr(classify, "load", lambda path: Reader(record=record))
     with pytest.raises(LeakError, match="learned from"):
         study(config(root, "leak"))
+
+
+def test_a_judge_that_saw_the_answers_under_another_name_of_the_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {
+        "dataset": str(root / "." / ".." / root.name / "toy.jsonl"),
+        "train_split": "test",
+        "seed": 1,
+        "features": "tfidf",
+    }
+    monkeypatch.setattr(classify, "load", lambda path: Reader(record=record))
+    with pytest.raises(LeakError, match="learned from"):
+        study(config(root, "leak"))
+
+
+@pytest.mark.parametrize(
+    ("reward", "heldout", "why"),
+    [
+        ({"name": "similarity"}, {"name": "emotion", "params": {"scorer": "minilm"}}, "both use the features minilm"),
+        ({"name": "relevance"}, {"name": "similarity"}, "both use the features minilm"),
+        ({"name": "rouge1"}, {"name": "rougeL"}, "both count words in common"),
+        ({"name": "similarity"}, {"name": "emotion", "params": {"scorer": "tfidf"}}, None),
+        ({"name": "similarity", "params": {"encoder": "other"}}, {"name": "relevance"}, None),
+    ],
+)
+def test_a_held_out_score_that_sees_what_the_reward_sees_is_named(
+    monkeypatch: pytest.MonkeyPatch, reward: dict[str, Any], heldout: dict[str, Any], why: str | None
+) -> None:
+    monkeypatch.setattr(classify, "load", lambda path: Reader(record={"features": path, "seed": 1}))
+    notes = _kinship([RewardConfig.model_validate(reward)], [RewardConfig.model_validate(heldout)])
+    assert [why in note for note in notes] == [True] if why else not notes
+
+
+def test_a_score_that_is_an_accuracy_has_the_constant_in_its_name() -> None:
+    gold = [*["neutral"] * 3, "sadness"]
+    tasks = [
+        Task(
+            id=str(i),
+            context=conversation("Hello."),
+            reference=Turn(role="assistant", text="Hm.", labels=(Label(set="mesc_emotion", value=e),)),
+        )
+        for i, e in enumerate(gold)
+    ]
+    specs = [
+        RewardConfig(name="tag", params={"label_set": "mesc_emotion"}),
+        RewardConfig(name="emotion", label="read", params={"scorer": "phi", "hard": True}),
+        RewardConfig(name="emotion", label="soft", params={"scorer": "phi"}),
+    ]
+    infos = {f"reward/{name}": {"title": name} for name in ("tag", "read", "soft")}
+    found = with_constants(infos, {"reward": specs}, tasks, {"phi": cast(LabelModel, Reader())})
+    titles = [info["title"] for info in found.values()]
+    assert titles == ["tag (always “neutral”: 0.7500)", "read (always “neutral”: 0.7500)", "soft"]
 
 
 def test_a_model_that_is_no_run_has_no_adapter(root: Path) -> None:

@@ -128,6 +128,22 @@ def test_beats_with_numbers() -> None:
     )
 
 
+def test_a_score_that_was_trained_on_is_no_other_witness() -> None:
+    """ROUGE-L under its metric's name says again what the reward, or a held-out score, has said already."""
+    for key in ("reward/rouge1", "heldout/rougeL"):
+        found = summary(reward=UP, rougeL=UP)
+        found["metrics"] = {**METRICS, key: info("again", key.partition("/")[0])}
+        assert "other kind" not in findings(found)[0].text
+    assert "other kind of score, beyond chance: better on 1" in findings(summary(reward=UP, rougeL=UP))[0].text
+
+
+def test_the_page_says_in_short_how_often_chance_speaks() -> None:
+    short = re.sub(
+        r"<[^>]+>", "", render(summary(reward=UP, heldout_one=UP)).partition('id="short"')[2].partition("</section>")[0]
+    )
+    assert "of 2 comparisons up to about 0.1 would be called so" in short
+
+
 def test_without_a_comparison_nothing_is_better() -> None:
     assert findings(summary())[0].text.startswith("No two systems were compared")
 

@@ -6,6 +6,7 @@ replies of all its seeds along: seeds are no new dialogues, and counting them as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from heedful.classify import LabelModel
 from heedful.evaluation import perplexity
 from heedful.evaluation._words import group_of
 from heedful.models.forward import SampleLoss
 from heedful.scoring.base import COLUMNS, Floats, Metric, Result, Rows
 from heedful.scoring.intervals import interval, paired
-from heedful.scoring.rewards import Component, RewardSet, Scored, Task
+from heedful.scoring.rewards import Component, RewardConfig, RewardSet, Scored, Task
+from heedful.scoring.rewards.labels import gold_label
 from heedful.scoring.suite import resolve
 from heedful.scoring.text import signature
 from heedful.types import Trace
@@ -353,6 +356,32 @@ def _reward_info(component: Component, prefix: str, prints: Mapping[str, str]) -
         "scale": f"{component.low:g} to {component.high:g}",
         "group": prefix,
     }
+
+
+def with_constants(
+    infos: dict[str, dict[str, Any]],
+    chosen: Mapping[str, Sequence[RewardConfig]],
+    tasks: Sequence[Task],
+    judges: Mapping[str, LabelModel],
+) -> dict[str, dict[str, Any]]:
+    """The definitions, with what the constant reaches in the title of every score that is an accuracy.
+
+    `tag` and a scorer with `hard: true` give 1 or 0 per reply, so their mean is an accuracy, and no table may show one
+    without the constant that always names the most frequent gold label (`evaluation.emotion`).
+    """
+    for prefix, specs in chosen.items():
+        for spec in specs:
+            if not (spec.name == "tag" or spec.params.get("hard")) or spec.params.get("label"):
+                continue
+            scorer = judges.get(str(spec.params.get("scorer")))
+            label_set = str(spec.params.get("label_set")) if scorer is None else scorer.label_set
+            gold = [gold_label(task, label_set, spec.params.get("of", "reference")) for task in tasks]
+            counts = Counter(label for label in gold if label is not None)
+            if counts:
+                label, n = counts.most_common(1)[0]
+                info = infos[f"{prefix}/{spec.label or spec.name.rpartition(':')[2]}"]
+                info["title"] += f" (always “{label}”: {n / counts.total():.4f})"
+    return infos
 
 
 def plans_measured(losses: Mapping[str, Sequence[SampleLoss]]) -> bool | None:

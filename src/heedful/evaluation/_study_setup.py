@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from heedful import classify, taxonomy
+from heedful import classify, corpora, taxonomy
 from heedful.classify import LabelModel
+from heedful.classify.features import parts_of
 from heedful.errors import ConfigError, LeakError
 from heedful.evaluation.baselines import Place, places
 from heedful.evaluation.config import EvalConfig
@@ -192,11 +193,41 @@ def _refuse_leak(reader: LabelModel, dataset: str, split: str | None) -> None:
     """A judge that has seen the answers is no judge."""
     record = reader.record
     learned = record.get("train_split")
-    if record.get("dataset") == dataset and (learned is None or split is None or learned == split):
+    if _same_data(str(record.get("dataset")), dataset) and (learned is None or split is None or learned == split):
         raise LeakError(
             f"The scorer '{reader.name}' learned from {dataset} ({learned or 'all parts'}), which includes the part "
             f"that is to be judged ({split or 'all parts'}); train a scorer on another part."
         )
+
+
+def _same_data(one: str, other: str) -> bool:
+    """Whether two settings mean one data set; a file may be written in several ways."""
+    return one == other or (
+        corpora.is_file(one) and Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+    )
+
+
+_OVERLAP = {"bleu1", "rouge1", "rouge2", "rougeL", "meteor", "meteor_exact_stem"}
+_VECTORS = {"similarity", "relevance", "bertscore", "reader_paper", "reader_released"}
+"""Rewards that ask a sentence encoder, `minilm` unless `encoder` says otherwise."""
+
+
+def _tie(spec: RewardConfig, other: RewardConfig) -> str | None:
+    """Why a held-out score sees what a reward sees, or None."""
+    one, two = (classify.load(str(s.params["scorer"])) if s.params.get("scorer") else None for s in (spec, other))
+    if one is not None and two is not None and one.label_set == two.label_set:
+        return classify.same_family(one, two)
+    if {spec.name, other.name} <= _OVERLAP:
+        return "both count words in common with the reference"
+    both = _senses(spec, one) & _senses(other, two)
+    return f"both use the features {', '.join(sorted(both))}" if both else None
+
+
+def _senses(spec: RewardConfig, scorer: LabelModel | None) -> set[str]:
+    """Features through which a score sees a reply, as far as that is known."""
+    if scorer is not None:
+        return {part.removesuffix("_tuned") for part in parts_of(str(scorer.record["features"]))}
+    return {str(spec.params.get("encoder", "minilm"))} if spec.name in _VECTORS else set()
 
 
 def _kinship(rewards: Sequence[RewardConfig], heldout: Sequence[RewardConfig]) -> tuple[str, ...]:
@@ -213,10 +244,7 @@ def _kinship(rewards: Sequence[RewardConfig], heldout: Sequence[RewardConfig]) -
                     f"The held-out score '{other.label or other.name}' is the reward '{spec.label or spec.name}' "
                     "itself, so it was not held out; give it another scorer or leave it out."
                 )
-            one, two = (classify.load(str(s.params["scorer"])) if "scorer" in s.params else None for s in (spec, other))
-            if one is None or two is None or one.label_set != two.label_set:
-                continue
-            if why := classify.same_family(one, two):
+            if why := _tie(spec, other):
                 notes.append(
                     f"The held-out scorer '{other.label or other.name}' is close to the reward's "
                     f"'{spec.label or spec.name}' ({why}), so it is a weak check."

@@ -11,7 +11,7 @@ from typing import Any
 
 from heedful.evaluation._study_scores import TOTAL
 from heedful.evaluation._summary import LEVEL, Comparison, MetricInfo
-from heedful.evaluation._words import Claim, Status, capital, counted, plain, verdict
+from heedful.evaluation._words import Claim, Status, capital, counted, family_of, plain, verdict
 from heedful.pages.numbers import Figure, Parts, digits, estimate
 
 _STATUSES: tuple[Status, ...] = ("better", "worse", "chance", "apart", "unknown")
@@ -47,7 +47,9 @@ def _pair(
 ) -> Claim:
     a, b = (plain(name) for name in names)
     heldout = {name: c for name, c in compared.items() if name.startswith("heldout/")}
-    others = {n: c for n, c in compared.items() if n not in heldout and infos[n].group != "reward"}
+    # What was trained on, or counted already as held out, is no other witness under its metric's name.
+    named = {f for name in infos if infos[name].group in ("reward", "heldout") for f in family_of(_bare(name))}
+    others = {n: c for n, c in compared.items() if infos[n].group not in ("reward", "heldout") and n not in named}
     held = _sorted(heldout, infos)
     parts: list[str | Figure] = [f"{capital(a)} against {b} ({decoding}): "]
     status: Status = "unknown"
@@ -68,6 +70,11 @@ def _pair(
     elif status == "better" and (held["worse"] or (heldout and not held["better"])):
         status = "worse"  # a gain that no other judge sees is no good news
     return Claim(status=status, parts=tuple(parts))
+
+
+def _bare(name: str) -> str:
+    """What a reward is called, as far as its metric may be called the same."""
+    return name.partition("/")[2]
 
 
 def _sorted(compared: Mapping[str, Comparison], infos: Mapping[str, MetricInfo]) -> dict[Status, list[str]]:

@@ -138,6 +138,11 @@ def group_of(metric: str) -> str:
     return next((group for group, families in FAMILIES.items() if any(metric in f for f in families)), "other")
 
 
+def family_of(metric: str) -> tuple[str, ...]:
+    """The metric and those that see nearly the same as it."""
+    return next((f for found in FAMILIES.values() for f in found if metric in f), (metric,))
+
+
 def counted(metrics: Sequence[str]) -> list[str]:
     """Those that count when scores are counted: the first of each family that is among `metrics`."""
     families = [family for found in FAMILIES.values() for family in found]

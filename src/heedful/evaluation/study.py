@@ -34,6 +34,7 @@ from heedful.evaluation._study_scores import (
     definitions,
     judge,
     plans_measured,
+    with_constants,
 )
 from heedful.evaluation._study_setup import Entry, Plan, View, emits, settle_study, views
 from heedful.evaluation._study_words import findings
@@ -54,6 +55,7 @@ from heedful.evaluation.summary import LIMITS, System, examples_at, machine_fact
 from heedful.evaluation.traces import private
 from heedful.models.causal import CausalModel, add_markers, check_architecture, load, need_train_extra
 from heedful.models.forward import SampleLoss
+from heedful.models.merged import merged
 from heedful.scoring import Rows
 from heedful.scoring.rewards import Task
 from heedful.types import Trace
@@ -62,10 +64,12 @@ Say = Callable[[str], None]
 """Takes one line about what goes on."""
 
 STUDY_LIMITS = (
-    "Scores are x100 as everywhere in heedful; papers that print BLEU, ROUGE or METEOR between 0 and 1 are divided by "
-    "100 less.",
+    "Scores are x100 as everywhere in heedful; papers that print BLEU, ROUGE or METEOR between 0 and 1 print a "
+    "hundredth of them.",
     "A reward is what training was told to raise, so a high reward is no evidence of a good reply. Held-out scorers "
     "are other readers of the same kind and can share its blind spots.",
+    "A system is one training run. Intervals and tests redraw conversations, and seeds of a decoding redraw words; "
+    "trained again with another seed, a model can move further than they say.",
 )
 ECHO_LIMIT = (
     f"Rows that end in {ECHO} score input and reply together against the reply in the corpus. They show how much of a "
@@ -179,9 +183,13 @@ def _write_system(entry: Entry, causal: CausalModel, plan: Plan, view: View, mad
         for seed in plan.config.seeds(name):
             part = _in(plan, entry.setting, decoding=decoding.plain(), seed=seed)
             file = f"{entry.name}.{name}.{seed}"
-            found[name].append(
-                write_replies(file, causal, part, samples, view.where, header, say, prompts="kept", notes=view.notes)
-            )
+            with merged(causal.model):  # half the time of an adapter beside its base; the header says so
+                found[name].append(
+                    write_replies(
+                        file, causal, part, samples, view.where, {**header, "adapter": "merged"}, say,
+                        prompts="kept", notes=view.notes,
+                    )
+                )  # fmt: skip
     made.traces[entry.name] = found
     made.about.append(
         {
@@ -269,12 +277,17 @@ def _summarise(
             name: {**d.plain().model_dump(), "seeds": config.seeds(name) if d.do_sample else []}
             for name, d in config.decodings.items()
         },
-        "metrics": definitions(
-            config.metrics,
-            plan.rewards,
-            plan.heldout,
-            prints=_prints(plan),
-            plan_tokens=plans_measured(made.losses),
+        "metrics": with_constants(
+            definitions(
+                config.metrics,
+                plan.rewards,
+                plan.heldout,
+                prints=_prints(plan),
+                plan_tokens=plans_measured(made.losses),
+            ),
+            {"reward": config.rewards, "heldout": config.heldout},
+            [tasks[i] for i in ids],
+            plan.judges,
         ),
         "scores": scores,
         "comparisons": compared,

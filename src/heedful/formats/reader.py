@@ -94,6 +94,5 @@ class ReaderFormat(Format):
     def _sample(
         self, conv: Conversation, index: int, tokenizer: Tokenizer, *, window: Window, start: int
     ) -> Sample | None:
-        # Contexts that slide share no beginning, so each sample says where its own begins and becomes a tree of its
-        # own; `start` of the sample before is of no use, as this one's context is cut by the window anyway.
-        return super()._sample(conv, index, tokenizer, window=window, start=max(0, index - self.window))
+        # Contexts that slide share no beginning: each sample says where its own begins and becomes a tree of its own.
+        return super()._sample(conv, index, tokenizer, window=window, start=max(start, index - self.window))

@@ -83,7 +83,13 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A finished reply. `logprobs` are log-probabilities of the chosen tokens before temperature and cut-offs."""
+    """A finished reply.
+
+    Args:
+        logprobs: of the chosen tokens, under the distribution at the temperature that they were drawn with (1 where
+            nothing is drawn), before cut-offs, penalties and bans.
+        finish: `stop` (end token) or `length`.
+    """
 
     tokens: tuple[int, ...] = field(repr=False)
     logprobs: tuple[float, ...]
@@ -190,6 +196,8 @@ class _Single:
         row = logits[0].float()
         shaped = self.shape(row, self.tokens)
         token = int(shaped.argmax()) if self.draw is None else self._sample(shaped, self.draw)
+        if self.draw is not None:
+            row = row / self.settings.temperature
         return self.take(token, float(row[token] - row.logsumexp(0)))
 
     def take(self, token: int, logprob: float) -> Step:
@@ -261,7 +269,7 @@ def draw_plain(choosers: Sequence[_Single], logits: torch.Tensor) -> list[Step]:
     import torch
 
     first, raw = choosers[0], logits.float()
-    shaped = raw if first.settings.temperature == 1.0 else raw / first.settings.temperature
+    shaped = plain = raw if first.settings.temperature == 1.0 else raw / first.settings.temperature
     if first.shape.banned:
         shaped = shaped.index_fill(1, torch.tensor(first.shape.banned, device=raw.device), -torch.inf)
     mass = (shaped - shaped.amax(1, keepdim=True)).exp_()
@@ -277,7 +285,7 @@ def draw_plain(choosers: Sequence[_Single], logits: torch.Tensor) -> list[Step]:
     # Rounding can lead past the block's last entry that has any mass; that entry is meant then.
     last = torch.searchsorted(inner, inner[:, -1:].contiguous())
     tokens = (block * _BLOCK + torch.minimum(place, last))[:, 0]
-    logprobs = raw.gather(1, tokens[:, None])[:, 0] - raw.logsumexp(1)
+    logprobs = plain.gather(1, tokens[:, None])[:, 0] - plain.logsumexp(1)
     pairs = zip(choosers, tokens.tolist(), logprobs.tolist(), strict=True)
     return [c.take(token, logprob) for c, token, logprob in pairs]
 

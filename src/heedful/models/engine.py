@@ -2,17 +2,21 @@
 
 The trainer's own weights under transformers are exact. llama.cpp and servers can be faster and are a little off (other
 precision, other kernels, weights of some steps ago). All speak one protocol, in token ids, and give the log-probability
-of every token they wrote, so that the loss can correct for the difference and the log can show it.
+of every token they wrote, so that the loss can correct for the difference and the log can show it. Those are of the
+distribution that was drawn from, since that is the policy: at its temperature, over the whole vocabulary.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
-from heedful.errors import ConfigError, DataError, RunError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from heedful.errors import ConfigError, DataError, RunError, nearest, shown
 from heedful.formats import Sample, TokenTree, pack
 from heedful.models.causal import CausalModel
 from heedful.models.decoding import Decoding, Written
@@ -29,11 +33,14 @@ ENGINES = Registry(
         "server": "heedful.models.server:ServerEngine",
     },
 )
-"""Who writes the replies of a rollout: name -> class; called with the policy and the engine's own options."""
+"""Who writes the replies of a rollout: name -> class; see `make_engine` for what it is called with."""
 
 
 class Engine(Protocol):
     """Writes replies for prompts, with the weights of the last `sync`.
+
+    It is made by `make_engine` with the policy and options of its own; an option `banned` gets the ids of the tokens
+    that must never be written, as those that only a format may put into a dialogue.
 
     `exact` says whether its log-probabilities are those of the trainer's own weights and precision. Where they are not,
     a loss must not take them for the policy's: compare them, and correct by importance.
@@ -47,6 +54,8 @@ class Engine(Protocol):
     ) -> list[list[Written]]:
         """`n` replies for each prompt, in the order of `prompts`; fewer where a server's answer cannot be used.
 
+        Their log-probabilities are as in `Written`; settings that an engine cannot give them for are refused.
+
         Args:
             names: one per prompt, all different; with `settings.seed` they key the random streams of the replies.
         """
@@ -58,15 +67,74 @@ class Engine(Protocol):
         """Give back memory, files and threads; the engine is not used afterwards."""
 
 
+def make_engine(name: str, causal: CausalModel, options: Mapping[str, Any], banned: Sequence[int] = ()) -> Engine:
+    """An engine from configuration values.
+
+    Args:
+        name: of `ENGINES`, or `module:Class`.
+        options: the engine's own, `engine_options` of a run.
+        banned: tokens that must never be written, besides those of the options; for an engine that takes `banned`.
+
+    Raises:
+        NotFoundError: no such engine.
+        ConfigError: an option that the engine does not have or needs, or a value of the wrong type.
+    """
+    made = ENGINES.get(name)
+    where = f"engine_options: the engine '{name}'"
+    wanted = inspect.signature(made)
+    policy, rest = list(wanted.parameters)[:1], list(wanted.parameters.values())[1:]
+    known = [p.name for p in rest if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in rest)
+    for key in options:
+        if key in policy or (key not in known and not open_ended):
+            raise ConfigError(
+                f"{where} has no option '{key}'.{nearest(key, known)} It has: {', '.join(sorted(known)) or 'none'}."
+            )
+    given = _typed(where, made, options)
+    if banned and ("banned" in known or open_ended):
+        given["banned"] = sorted({*banned, *given.get("banned", ())})
+    try:
+        wanted.bind(causal, **given)
+    except TypeError as err:
+        raise ConfigError(f"{where} cannot be made from these options: {err}.") from err
+    # Outside of `try`: a TypeError in there is an error of the engine, not of the configuration.
+    engine: Engine = made(causal, **given)
+    return engine
+
+
+def _typed(where: str, made: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the engine's annotations want them."""
+    found = dict(options)
+    try:
+        hints = get_type_hints(made.__init__ if inspect.isclass(made) else made)
+    except (NameError, TypeError, AttributeError):
+        return found  # annotations that only a type checker can read
+    for key in hints.keys() & found.keys():
+        try:
+            found[key] = TypeAdapter(hints[key]).validate_python(found[key])
+        except ValidationError as err:
+            message = err.errors(include_url=False)[0]["msg"]
+            raise ConfigError(f"{where}, option '{key}': {message}, but it is {shown(options[key])}.") from err
+        except PydanticUserError:
+            continue  # a type of somebody else's, of which pydantic knows nothing
+    return found
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
 class TransformersEngine:
     """The trainer's own model. The prompt of n replies is read once (token trees); an adapter is merged meanwhile.
 
     Args:
         causal: the policy itself, not a copy: every step of training is in effect at once.
-        dtype: torch dtype to decode in, for instance torch.bfloat16; None = the weights' own.
+        dtype: to decode in: a name of `DTYPES` or a torch dtype; None = the weights' own.
         branches: about how many replies are decoded in one batch.
         banned: token ids that are never written.
         exact: whether the trainer computes as this engine does. None: where everything is fp32.
+
+    Raises:
+        ConfigError: an unknown dtype.
     """
 
     def __init__(
@@ -80,6 +148,13 @@ class TransformersEngine:
     ) -> None:
         import torch
 
+        if isinstance(dtype, str) and dtype in DTYPES:
+            dtype = getattr(torch, dtype)
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            hint = nearest(dtype, DTYPES) if isinstance(dtype, str) else ""
+            raise ConfigError(
+                f"The transformers engine's dtype is one of {', '.join(DTYPES)}, but it is {shown(dtype)}.{hint}"
+            )
         self.causal, self.dtype, self.branches, self.banned = causal, dtype, branches, tuple(banned)
         full = dtype in (None, torch.float32) and all(p.dtype == torch.float32 for p in causal.model.parameters())
         self._exact = full if exact is None else exact
@@ -147,6 +222,35 @@ def refuse_settings(engine: str, settings: Decoding, *names: str) -> None:
         )
 
 
+def refuse_shaped(engine: str, settings: Decoding, *, any_temperature: bool = False, instead: str) -> None:
+    """Refuse to draw from another distribution than the one whose log-probabilities `engine` gives.
+
+    A policy gradient needs log pi of the distribution that was drawn from. It cannot be had afterwards from the drawn
+    token's log-probability at temperature 1, which says nothing of the other tokens.
+
+    Args:
+        any_temperature: whether log-probabilities are those at `settings.temperature`.
+        instead: what to do for another temperature.
+
+    Raises:
+        ConfigError: a cut-off, or a temperature other than 1.
+    """
+    if not settings.do_sample:
+        return
+    if not any_temperature and settings.temperature != 1.0:
+        raise ConfigError(
+            f"The {engine} engine gives log-probabilities at temperature 1, and learning needs those at the "
+            f"temperature of the replies, {settings.temperature:g}; leave temperature out, or {instead}."
+        )
+    cut = [name for name in ("top_k", "top_p") if getattr(settings, name) != getattr(Decoding, name)]
+    if cut:
+        raise ConfigError(
+            f"The {engine} engine gives log-probabilities over the whole vocabulary, and {' and '.join(cut)} would "
+            f"draw from a part of it, which learning could not correct for; leave {'it' if len(cut) == 1 else 'them'} "
+            "out."
+        )
+
+
 def first_seed(seed: int, name: str) -> int:
     """Seed of a prompt's first reply, for engines that number the others on from it; 31 bits fit everywhere."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "little") >> 1
@@ -154,7 +258,7 @@ def first_seed(seed: int, name: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How far an engine is from the trainer's weights in fp32, over the tokens that it wrote greedily.
+    """How far an engine is from the trainer's weights in fp32, over the tokens that it wrote, greedily unless said.
 
     Args:
         tokens: how many were compared.
@@ -176,9 +280,17 @@ class Drift:
 
 
 def drift(
-    engine: Engine, causal: CausalModel, prompts: Sequence[tuple[int, ...]], *, max_new_tokens: int = 24
+    engine: Engine,
+    causal: CausalModel,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    max_new_tokens: int = 24,
+    temperature: float | None = None,
 ) -> Drift:
-    """Let `engine` write greedily after `prompts` and score its tokens with `causal` in fp32.
+    """Let `engine` write after `prompts` and score its tokens with `causal` in fp32.
+
+    Args:
+        temperature: at which tokens are drawn and scored; None: the best token each time, scored at 1.
 
     Raises:
         RunError: it wrote nothing.
@@ -186,7 +298,9 @@ def drift(
     import torch
 
     names = [f"drift/{i}" for i in range(len(prompts))]
-    written = engine.sample(prompts, n=1, settings=Decoding(max_new_tokens=max_new_tokens), names=names)
+    heat = 1.0 if temperature is None else temperature
+    settings = Decoding(max_new_tokens=max_new_tokens, do_sample=temperature is not None, temperature=heat)
+    written = engine.sample(prompts, n=1, settings=settings, names=names)
     samples = [
         Sample(id=name, conversation_id=name, turn=0, prompt=prompt, target=replies[0].tokens)
         for name, prompt, replies in zip(names, prompts, written, strict=True)
@@ -202,7 +316,8 @@ def drift(
         for sample in samples:  # one by one: a handful of short rows
             packed = pack([TokenTree.merge([sample])], pad_id=causal.pad_id)
             batch = {k: v.to(causal.device) for k, v in tensors(packed).items()}
-            table = prediction_logits(causal.model, batch).float().log_softmax(-1)
+            logits = prediction_logits(causal.model, batch).float()
+            table = (logits / heat).log_softmax(-1)
             chosen = table.gather(1, batch["label"][:, None])[:, 0]
             found += zip(chosen.tolist(), (table.argmax(1) == batch["label"]).tolist(), strict=True)
     causal.model.train(was)

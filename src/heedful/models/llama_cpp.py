@@ -2,6 +2,7 @@
 
 The package `xllamacpp` holds llama.cpp's server. Prompts go in as token ids and replies come back as token ids with the
 log-probabilities of the full softmax, before temperature and cut-offs (checked in tests/unit/test_engines_llama.py).
+So replies are drawn at temperature 1 without cut-offs, or greedily: what else was drawn from could not be learnt from.
 The n replies of a prompt are one request: its prompt is read once and its cache is copied to the n sequences.
 
 The server lists no token that leaves a character unfinished, as the first byte of an emoji does, and stops at tokens
@@ -23,7 +24,15 @@ from typing import Any
 from heedful.errors import ConfigError, MissingExtraError, RunError
 from heedful.models.causal import CausalModel
 from heedful.models.decoding import Decoding, Written
-from heedful.models.engine import Drift, check_drift, check_prompts, check_request, first_seed, refuse_settings
+from heedful.models.engine import (
+    Drift,
+    check_drift,
+    check_prompts,
+    check_request,
+    first_seed,
+    refuse_settings,
+    refuse_shaped,
+)
 from heedful.models.generate import end_ids
 from heedful.models.gguf import Precision, check_exportable, export_gguf
 
@@ -115,7 +124,7 @@ class LlamaCppEngine:
         """See `Engine.sample`. Equal calls give equal replies; the last digits depend on what else is in the batch.
 
         Raises:
-            ConfigError: decoding settings that llama.cpp's server does not have.
+            ConfigError: decoding settings that llama.cpp's server does not have, or gives no log-probabilities for.
             RunError: a prompt that does not fit, or an answer without what was asked for.
         """
         check_request(prompts, n=n, names=names)
@@ -128,6 +137,7 @@ class LlamaCppEngine:
             "repetition_penalty",
             "no_repeat_ngram_size",
         )
+        refuse_shaped("llama_cpp", settings, instead="choose the transformers engine")
         if self.server is None:
             raise RunError("The llama_cpp engine is closed.")
         longest = max((len(p) for p in prompts), default=0) + settings.max_new_tokens
@@ -176,12 +186,10 @@ class LlamaCppEngine:
             "n": count,
             "n_predict": settings.max_new_tokens,
             "seed": first_seed(settings.seed, name) + first,
-            "temperature": settings.temperature if sampled else 0.0,
-            "top_k": settings.top_k if sampled else 1,
-            "top_p": settings.top_p if sampled else 1.0,
-            "min_p": 0.0,
-            # transformers' order; llama.cpp's own cuts first and divides by the temperature last.
-            "samplers": ["temperature", "top_k", "top_p"],
+            "temperature": 1.0 if sampled else 0.0,
+            "top_k": 0 if sampled else 1,
+            # Nothing else: by itself llama.cpp cuts (top-k 40, top-p 0.95, min-p 0.05).
+            "samplers": ["top_k", "temperature"],
             "n_probs": 1,
             "cache_prompt": True,
             "logit_bias": [[token, False] for token in self.banned],

@@ -4,6 +4,8 @@
 each are known; one that lacks them is dropped, with the reason counted, and never guessed. What is sent are people's
 conversations: to this machine only, unless HEEDFUL_ALLOW_NETWORK=1 (docs/decisions/0009-network.md), and no answer of a
 server is quoted in an error.
+
+Several processes may share a server: each loads the policy's adapter under names that nobody else has.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import math
 import os
 import re
+import secrets
 import tempfile
 import time
 import urllib.error
@@ -24,12 +27,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heedful.errors import ConfigError, RunError
 from heedful.models.causal import NETWORK_VARIABLE, CausalModel
 from heedful.models.decoding import Decoding, Written
-from heedful.models.engine import Drift, check_drift, check_prompts, check_request, first_seed, refuse_settings
+from heedful.models.engine import (
+    Drift,
+    check_drift,
+    check_prompts,
+    check_request,
+    drift,
+    first_seed,
+    refuse_settings,
+    refuse_shaped,
+)
 from heedful.models.generate import end_ids
 
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
@@ -37,6 +49,9 @@ AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """HTTP states that may be over a moment later."""
 PAUSE = 0.5
 """Seconds before the second try; twice as long before each further one."""
+PROCESSED = "processed_logprobs"
+HOT = 2.0
+"""Temperature at which a server has to show that its log-probabilities follow the temperature."""
 _TOKEN = re.compile(r"token_id:(\d+)")
 
 
@@ -47,11 +62,15 @@ class ServerEngine:
         causal: the policy; it names the end tokens and the tokenizer, and its adapter is what `sync` sends.
         model: the served model's name.
         base_url: with or without `/v1`; None = OPENAI_BASE_URL. A key is read from OPENAI_API_KEY.
-        lora_name: how the policy's adapter is called on the server (vLLM with `--enable-lora` and
-            VLLM_ALLOW_RUNTIME_LORA_UPDATING=True; the folder of adapters must be readable there).
+        lora_name: how the names of the policy's adapters on the server begin: NAME-RANK-TOKEN-COUNT, with the process's
+            RANK and a random token (vLLM with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True; the folder of
+            adapters must be readable there, and `--max-loras` at least the number of processes).
         fixed: sample from weights that stay as they are. Without `lora_name` there is no way to sync, and this says
             that it is meant.
         banned: token ids that are never written.
+        logprobs_mode: what the server gives, in vLLM's words (its `--logprobs-mode`, one for all requests):
+            log-probabilities at temperature 1, or at the temperature of the request. Other temperatures than 1 need
+            the second, and that it is so is measured at the start, unless `limit` is None.
         workers: requests at the same time.
         timeout: seconds that one request may take.
         retries: how often a request that failed is sent again, after pauses of 0.5, 1, 2, ... seconds.
@@ -76,6 +95,7 @@ class ServerEngine:
         lora_name: str | None = None,
         fixed: bool = False,
         banned: Sequence[int] = (),
+        logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] = "raw_logprobs",
         workers: int = 16,
         timeout: float = 300.0,
         retries: int = 4,
@@ -90,14 +110,20 @@ class ServerEngine:
             )
         if workers < 1 or timeout <= 0 or retries < 0:
             raise ConfigError("The server engine needs workers >= 1, timeout > 0 and retries >= 0.")
+        if lora_name is not None and not re.fullmatch(r"\w[\w.-]*", lora_name):
+            raise ConfigError("lora_name becomes a folder's name: use letters, digits, '.', '_' and '-' only.")
         self.url, self._opener = _opened(base_url or os.environ.get(URL_VARIABLE, ""))
         self.model, self.lora_name, self.banned = model, lora_name, tuple(banned)
+        self.any_temperature = logprobs_mode == PROCESSED
         self.workers, self.timeout, self.retries = workers, timeout, retries
         self.tokenizer, self.ends = causal.tokenizer, end_ids(causal)
         self.dropped: Counter[str] = Counter()
         self.seconds = 0.0
         self.checked: Drift | None = None
         self._served, self._count = model, 0
+        # A server keeps one adapter per name, and other processes and runs talk to it too.
+        rank = os.environ.get("RANK", "")
+        self._own = f"{lora_name}-{rank if rank.isdecimal() else 0}-{secrets.token_hex(4)}"
         self._scratch = tempfile.TemporaryDirectory(prefix="heedful-adapters-", dir=folder)
         try:
             self.sync(causal)
@@ -105,6 +131,7 @@ class ServerEngine:
                 self.checked = check_drift(
                     self, causal, check_prompts(causal), limit=limit, named=f"The server's model '{self._served}'"
                 )
+                self._check_temperature(causal, limit)
         except BaseException:
             self.close()
             raise
@@ -115,11 +142,17 @@ class ServerEngine:
         """See `Engine.sample`. Fewer than n replies come for a prompt where some were dropped (see `dropped`).
 
         Raises:
-            ConfigError: decoding settings that the servers do not have.
+            ConfigError: decoding settings that the servers do not have, or give no log-probabilities for.
             RunError: no answer after all retries, a refused request, or not one reply that can be used.
         """
         check_request(prompts, n=n, names=names)
-        refuse_settings("server", settings, "num_beams", "length_penalty", "no_repeat_ngram_size")
+        refuse_settings("server", settings, "num_beams", "length_penalty", "repetition_penalty", "no_repeat_ngram_size")
+        refuse_shaped(
+            "server",
+            settings,
+            any_temperature=self.any_temperature,
+            instead=f"start vLLM with --logprobs-mode {PROCESSED} and set logprobs_mode: {PROCESSED}",
+        )
         bodies = [self._body(p, n, settings, name) for p, name in zip(prompts, names, strict=True)]
         with ThreadPoolExecutor(max_workers=self.workers) as pool:
             answers = list(pool.map(lambda body: self._post("/v1/completions", body), bodies))
@@ -134,7 +167,8 @@ class ServerEngine:
         """Save the policy's adapter and have the server load it under a new name; nothing where weights are `fixed`.
 
         The name is new each time since vLLM keys its prefix cache by it: under an old name, prompts would be continued
-        from keys and values of the weights before (vllm-project/vllm#42125).
+        from keys and values of the weights before (vllm-project/vllm#42125). Nobody else has it, so a server that says
+        that it is loaded already had only lost its answer to an earlier try.
 
         Raises:
             ConfigError: a policy without an adapter, or one with parts that servers do not load.
@@ -145,14 +179,14 @@ class ServerEngine:
         begun = time.monotonic()
         _check_adapter(causal)
         self._count += 1
-        name = f"{self.lora_name}-{self._count}"
+        name = f"{self._own}-{self._count}"
         path = Path(self._scratch.name) / name
         causal.model.save_pretrained(str(path))
         if self._served != self.model:
             self._unload()
-        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, done={400: "already"})
         self._served = name
-        for old in Path(self._scratch.name).glob(f"{self.lora_name}-*"):
+        for old in Path(self._scratch.name).iterdir():
             if old != path:
                 for file in old.iterdir():
                     file.unlink()
@@ -168,7 +202,18 @@ class ServerEngine:
 
     def _unload(self) -> None:
         name, self._served = self._served, self.model
-        self._post("/v1/unload_lora_adapter", {"lora_name": name}, missing_is_fine=True)
+        self._post("/v1/unload_lora_adapter", {"lora_name": name}, done={404: ""})
+
+    def _check_temperature(self, causal: CausalModel, limit: float) -> None:
+        if not self.any_temperature:
+            return
+        found = drift(self, causal, check_prompts(causal), temperature=HOT)
+        if not found.mean <= limit:
+            raise RunError(
+                f"The server's log-probabilities are not those at the temperature of the replies: at {HOT:g} they are "
+                f"{found.mean:.3f} nats a token off, and at most {limit:g} is allowed; start vLLM with --logprobs-mode "
+                f"{PROCESSED}, or leave logprobs_mode and temperature out."
+            )
 
     def _body(self, prompt: tuple[int, ...], n: int, settings: Decoding, name: str) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -177,6 +222,12 @@ class ServerEngine:
             "n": n,
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature if settings.do_sample else 0.0,
+            # Said although nothing is cut: left out, vLLM takes them from the checkpoint's generation_config.json, and
+            # llama.cpp has cuts of its own.
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
             "seed": first_seed(settings.seed, name),
             "logprobs": 1,
             "stream": False,
@@ -186,12 +237,8 @@ class ServerEngine:
             "skip_special_tokens": False,
             "stop_token_ids": sorted(self.ends),
         }
-        if settings.do_sample:
-            body |= {"top_p": settings.top_p} | ({"top_k": settings.top_k} if settings.top_k else {})
         if settings.min_new_tokens:
             body["min_tokens"] = settings.min_new_tokens
-        if settings.repetition_penalty != 1.0:
-            body["repetition_penalty"] = settings.repetition_penalty
         if self.banned:
             body["logit_bias"] = {str(token): -100 for token in self.banned}
         return body
@@ -213,7 +260,8 @@ class ServerEngine:
                 self.dropped[made] += 1
         return out
 
-    def _post(self, route: str, body: Mapping[str, Any], *, missing_is_fine: bool = False) -> Mapping[str, Any]:
+    def _post(self, route: str, body: Mapping[str, Any], *, done: Mapping[int, str] | None = None) -> Mapping[str, Any]:
+        """The answer to a request. `done`: HTTP states whose answer, with this word, says that it was done before."""
         headers = {"Content-Type": "application/json"}
         if os.environ.get(KEY_VARIABLE):
             headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
@@ -227,8 +275,8 @@ class ServerEngine:
                 with self._opener.open(request, timeout=self.timeout) as response:
                     return _json(response.read(), plain=route != "/v1/completions")
             except urllib.error.HTTPError as err:
-                err.close()
-                if err.code == 404 and missing_is_fine:
+                said = _words(err)
+                if done and err.code in done and done[err.code] in said:
                     return {}
                 if err.code not in AGAIN:
                     raise RunError(_refusal(self.url + route, err.code)) from None
@@ -367,6 +415,13 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
+
+
+def _words(err: urllib.error.HTTPError) -> str:
+    """What a refusal says, to look for a word in it; it may hold words of a conversation and is never shown."""
+    with err, contextlib.suppress(OSError, http.client.HTTPException):
+        return err.read(10_000).decode("utf-8", "replace")
+    return ""
 
 
 def _json(data: bytes, *, plain: bool) -> Mapping[str, Any]:

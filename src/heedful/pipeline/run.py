@@ -137,7 +137,7 @@ def run(
         about = {"recipe": pipeline.file, "options": dict(pipeline.options)}
         _clear(plan, about, say)
         record = plan.record
-        _write_resolved(pipeline, command)
+        _write_resolved(plan, command)
         for place, step in enumerate(pipeline.steps, start=1):
             state = plan.states.get(step.name)
             if state is None:
@@ -344,12 +344,22 @@ def _follow(plan: Look, callbacks: tuple[Any, ...]) -> Done:
 # ---------------------------------------------------------------------- what is written
 
 
-def _write_resolved(pipeline: Pipeline, command: str) -> None:
-    """The recipe with every default written out; running it with another output_dir repeats the run."""
-    stages = {step.name: {"method": step.method, **step.settings} for step in pipeline.steps}
+def _write_resolved(plan: Look, command: str) -> None:
+    """The recipe with every default written out; running it with another output_dir repeats the run.
+
+    A stage that is not run now stands as it was run, whatever the file and the command line say of it today.
+    """
+    pipeline, kept = plan.pipeline, {n: e for n, e in plan.record.entries.items() if n not in plan.due}
+    stages = {s.name: {"method": _as_done(s, kept)[0], **_as_done(s, kept)[1]} for s in pipeline.steps}
     values: dict[str, Any] = {"title": pipeline.title, "output_dir": str(pipeline.folder), "stages": stages}
     about = {"recipe": pipeline.file, "options": dict(pipeline.options), "command": command, "versions": versions()}
     write_yaml(pipeline.folder / "config.resolved.yaml", {**values, "x_heedful": about})
+
+
+def _as_done(step: Step, entries: Mapping[str, Entry]) -> tuple[str, Mapping[str, Any]]:
+    """Method and settings of a stage: those that it was started with, where it was."""
+    entry = entries.get(step.name)
+    return (step.method, step.settings) if entry is None else (entry.method, entry.settings)
 
 
 def rows(pipeline: Pipeline, record: Record) -> tuple[Row, ...]:
@@ -360,15 +370,16 @@ def rows(pipeline: Pipeline, record: Record) -> tuple[Row, ...]:
         finished = entry is not None and entry.finished is not None
         report = report_of(step.folder) if finished else None
         summary = summary_of(step.folder) if finished else None
+        method, settings = _as_done(step, record.entries)
         found.append(
             Row(
                 stage=step.name,
-                method=step.method,
+                method=method,
                 state="done" if finished else "interrupted" if entry else "to do",
                 seconds=_seconds(entry, summary),
                 result=headline(summary),
                 report=str(report) if report else None,
-                settings=step.settings,
+                settings=settings,
             )
         )
     return tuple(found)

@@ -44,7 +44,6 @@ class ActTableConfig(DataSettings):
         min_length=1, description="what the table calls it: folder of a run with an act head"
     )
     eval_split: str | None = "test"
-    seed: int = Field(default=13, ge=0, description="of nothing here; recorded beside the figures")
     output_dir: str | None = None
     resume_from_checkpoint: bool = False
 
@@ -67,7 +66,7 @@ def plan(config: ActTableConfig) -> Mapping[str, Any]:
 
 
 def train(config: ActTableConfig, *, say: Say = lambda text: None, callbacks: tuple[Any, ...] = ()) -> Run:
-    """Ask the act head of each run and write `summary.json`, `README.md` and `acts.jsonl` (places and labels, no words).
+    """Ask the act head of each run; write `summary.json`, `README.md` and `acts.jsonl` (places and labels, no words).
 
     Args:
         say: takes one line of progress.
@@ -98,7 +97,7 @@ def train(config: ActTableConfig, *, say: Say = lambda text: None, callbacks: tu
     write_yaml(folder / RESOLVED, {**config.model_dump(), "x_heedful": {"versions": versions()}})
     _write_places(folder / "acts.jsonl", told)
     first = next(iter(found.values()))
-    summary = {
+    summary: dict[str, Any] = {
         "kind": "acts",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["heedful", *sys.argv[1:]]),
@@ -107,7 +106,6 @@ def train(config: ActTableConfig, *, say: Say = lambda text: None, callbacks: tu
         "systems": found,
         "headline": _headline(found),
         "seconds": round(time.monotonic() - begun, 1),
-        "seed": config.seed,
         "versions": versions(),
     }
     say(summary["headline"])

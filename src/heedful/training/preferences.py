@@ -211,7 +211,12 @@ def read_traces(path: str | Path) -> list[Trace]:
         NotFoundError: no such file.
         DataError: it holds something else.
     """
-    found = [Trace.from_dict(record) for _, record in read_objects(path) if "header" not in record]
+    found = []
+    for number, record in read_objects(path):
+        try:
+            found += [Trace.from_dict(record)] if "header" not in record else []
+        except DataError as err:
+            raise DataError(f"{path}, line {number}: {err}") from None
     if not found:
         raise DataError(f"{path} holds no trace; expected the file that heedful eval run writes.")
     return found

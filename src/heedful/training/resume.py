@@ -92,11 +92,12 @@ def refuse_other_inputs(earlier: Earlier, now: Mapping[str, Any], plan: Plan) ->
         "data_hash": "the hash of the training data",
         "eval_data_hash": "the hash of the validation data",
         "format_fingerprint": "the format's fingerprint",
+        "judges_hash": "the hash of the rewards' scorers and models",
         "processes": "the number of processes",
     }
     for key, words in named.items():
-        was = earlier.record.get(key, now[key])
-        if was != now[key]:
+        was = earlier.record.get(key, now.get(key))
+        if was != now.get(key):
             raise ConfigError(
                 f"--resume needs the inputs of the run that it continues, but {words} ({key}) was {was} and now is "
                 f"{now[key]}; {_WHAT_NOW}."

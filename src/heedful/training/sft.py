@@ -96,12 +96,8 @@ def sft(
     at_end = evaluation is not None and config.eval_steps is None
     arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
     clock = _Clock(config.max_seconds, earlier=_seconds_of(resume))
-    own: list[TrainerCallback] = [clock, _Best(), _Seal(config.save_total_limit, clock), *callbacks]
-    if acts is not None:
-        own.insert(0, _KeepsActs(acts, resume))
-        causal.model.act_head = acts.head
-    if config.early_stopping_patience is not None:
-        own.append(EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold))
+    keeps = [_KeepsActs(acts, resume)] if acts else []
+    own = [clock, _Best(), *keeps, _Seal(config.save_total_limit, clock), *callbacks, *_early_stopping(config)]
     trainer = ConversationTrainer(
         model=causal.model,
         args=arguments,
@@ -119,19 +115,15 @@ def sft(
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
-        if acts is not None and _weights_step(trainer) != trainer.state.global_step:
-            acts.load(Path(str(trainer.state.best_model_checkpoint)))
     except Exception as err:  # safetensors has an error of its own for a full disk
         if not disk_is_full(err):
             raise
         raise full_disk(folder) from err
-    finally:
-        if acts is not None:  # what is saved as the model is the model alone
-            del causal.model.act_head
-    steps = trainer.state.global_step
-    early = steps < trainer.state.max_steps and not clock.rang
+    if acts:
+        acts.leave(causal.model, trainer)
+    early = trainer.state.global_step < trainer.state.max_steps and not clock.rang
     return Outcome(
-        steps=steps,
+        steps=trainer.state.global_step,
         weights_step=_weights_step(trainer),
         seconds=clock.seconds(),
         tokens=trainer.state.num_input_tokens_seen,
@@ -159,6 +151,12 @@ class Acts:
     held: Sequence[Prompt] = field(repr=False)
     split: str | None
 
+    def leave(self, model: Any, trainer: ConversationTrainer) -> None:
+        """Take the head out of the model after the loop, since what is saved as the model is the model alone."""
+        if _weights_step(trainer) != trainer.state.global_step:
+            self.load(Path(str(trainer.state.best_model_checkpoint)))
+        del model.act_head
+
     def save(self, folder: Path) -> None:
         """Write the head's weights."""
         save_heads(folder, {"act": self.head}, label_set=self.label_set)
@@ -180,6 +178,8 @@ def acts_for(
     held: Sequence[Conversation],
 ) -> Acts | None:
     """The act head that is configured, that of the run it starts from where it has one, and what it is to learn.
+
+    From here on until `Acts.leave` it is a part of `causal.model`.
 
     Raises:
         DataError: no reply carries an act.
@@ -205,8 +205,9 @@ def acts_for(
             f"No reply in split {config.train_split} of '{config.dataset}' carries an act of '{name}', so act_head has "
             "nothing to learn; choose another label_set or dataset, or leave act_head out."
         )
+    causal.model.act_head = head.to(causal.device)
     return Acts(
-        head=head.to(causal.device), coef=config.act_head.coef, targets=targets, label_set=name, train=parts[0],
+        head=head, coef=config.act_head.coef, targets=targets, label_set=name, train=parts[0],
         held=parts[1], split=config.eval_split,
     )  # fmt: skip
 
@@ -331,6 +332,12 @@ class ConversationTrainer(Trainer):
         super().log(logs, start_time)
         if self.heedful_log and self.is_world_process_zero() and "train_runtime" not in logs:
             self.heedful_log({k: v for k, v in logs.items() if isinstance(v, float)}, self.state.global_step)
+
+
+def _early_stopping(config: TrainConfig) -> list[TrainerCallback]:
+    if config.early_stopping_patience is None:
+        return []
+    return [EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)]
 
 
 class _KeepsActs(TrainerCallback):

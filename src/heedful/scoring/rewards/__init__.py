@@ -72,7 +72,9 @@ class RewardConfig(Settings):
     params: dict[str, Any] = Field(default_factory=dict)
     range: tuple[float, float] | None = Field(default=None, description="default: as the reward declares")
     gate: float | None = Field(default=None, description="below this value the reply's total is gate_total")
-    gate_total: float = Field(default=-1.0, allow_inf_nan=False)
+    gate_total: float | None = Field(
+        default=None, allow_inf_nan=False, description="default: one below the least sum that the weights allow"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +87,8 @@ def make(specs: Sequence[RewardConfig | Mapping[str, Any] | str]) -> RewardSet:
 
     Raises:
         NotFoundError: a reward that is not there.
-        ConfigError: an unknown key or option, a weight that is no number, a range upside down, a name twice.
+        ConfigError: an unknown key or option, a weight that is no number, a range upside down, a name twice, a gate
+            outside its range, a gate_total above what other replies can have.
     """
     return RewardSet(components=tuple(_component(spec) for spec in specs))
 

@@ -32,7 +32,10 @@ Floats = npt.NDArray[np.float64]
 Shape = Literal["one", "many", "columns"]
 Value = float | int | bool | Score | None
 T = TypeVar("T")
-_OURS = ("prompts", "completions", "traces", "tasks", "trace", "task")
+Ids = Sequence[Sequence[int]]
+_OF_TRL = ("prompts", "completions", "completion_ids")
+_OF_TRAINER = ("trainer_state", "log_extra", "log_metric")
+_OURS = (*_OF_TRL, *_OF_TRAINER, "traces", "tasks", "trace", "task")
 FAILED = "no reply: the generation failed"
 """Why a trace that ended in an error is unscored: nothing that a policy wrote is judged there."""
 
@@ -119,16 +122,16 @@ def as_reward(
     if not callable(thing):
         raise ConfigError(f"The reward '{who}' must be a function, but it is a {type(thing).__name__}.")
     names = list(inspect.signature(thing).parameters)
-    if "completions" in names:
-        shape: Shape = "columns"
+    if names[:2] == ["trace", "task"]:
+        shape: Shape = "one"
     elif names[:2] == ["traces", "tasks"]:
         shape = "many"
-    elif names[:2] == ["trace", "task"]:
-        shape = "one"
+    elif not set(_OF_TRL).isdisjoint(names):
+        shape = "columns"
     else:
         raise ConfigError(
             f"The reward '{who}' takes ({', '.join(names)}), but a reward takes (trace, task), (traces, tasks), or "
-            "(prompts, completions, **columns) as in TRL."
+            "some of (prompts, completions, completion_ids, **columns) as in TRL."
         )
     return Reward(function=thing, low=low, high=high, shape=shape, higher_is_better=higher_is_better)
 
@@ -143,6 +146,7 @@ class Component:
         params: options of the function.
         gate: smallest value that passes. A reply below it gets `gate_total` as its total, whatever else it does well;
             of several failed gates the first one in the list decides.
+        gate_total: at most one below the least sum that the weighted components can have, which is the default: None.
     """
 
     name: str
@@ -152,10 +156,21 @@ class Component:
     low: float
     high: float
     gate: float | None = None
-    gate_total: float = -1.0
+    gate_total: float | None = None
 
-    def __call__(self, traces: Sequence[Trace], tasks: Sequence[Task]) -> list[Judged]:
-        """One judgement per trace, in order; a sample at which the function raises is unscored."""
+    @property
+    def floor(self) -> float:
+        """The least that it can add to a sum: weight times the worse end of its range."""
+        return min(self.weight * self.low, self.weight * self.high) if self.weight else 0.0
+
+    def __call__(
+        self, traces: Sequence[Trace], tasks: Sequence[Task], *, completion_ids: Ids | None = None
+    ) -> list[Judged]:
+        """One judgement per trace, in order; a sample at which the function raises is unscored.
+
+        Args:
+            completion_ids: tokens of each reply, for TRL-shaped functions that ask for them.
+        """
         if not traces:
             return []
         call = partial(self.reward.function, **self.params)
@@ -164,27 +179,37 @@ class Component:
                 return _finished(_gather(call, traces, tasks))
             return [_one(call, trace, task) for trace, task in zip(traces, tasks, strict=True)]
         known = sorted({key for task in tasks for key in task.columns})
-        return self._batch(partial(self._asked, call, known), traces, tasks)
+        return self._batch(partial(self._asked, call, known), traces, tasks, completion_ids)
 
     def _asked(
-        self, call: Callable[..., Any], known: Sequence[str], traces: Sequence[Trace], tasks: Sequence[Task]
+        self,
+        call: Callable[..., Any],
+        known: Sequence[str],
+        traces: Sequence[Trace],
+        tasks: Sequence[Task],
+        ids: Ids | None,
     ) -> Any:
         many = self.reward.shape == "many"
-        found = call(traces, tasks) if many else call(**self._columns(traces, tasks, known))
+        found = call(traces, tasks) if many else call(**self._columns(traces, tasks, known, ids))
         found = _finished(_result(found)) if inspect.isawaitable(found) else found
         listed = isinstance(found, Iterable) and not isinstance(found, str | Mapping)
         return list(found) if listed else found
 
-    def _batch(self, ask: Callable[..., Any], traces: Sequence[Trace], tasks: Sequence[Task]) -> list[Judged]:
+    def _batch(
+        self, ask: Callable[..., Any], traces: Sequence[Trace], tasks: Sequence[Task], ids: Ids | None
+    ) -> list[Judged]:
         try:
-            found = ask(traces, tasks)
+            found = ask(traces, tasks, ids)
         except HeedfulError:
             raise  # something to mend (a missing part, a scorer that is not there), not a bad sample
         except Exception as err:
             if len(traces) == 1:
                 return [_raised(err)]
             # One reply must not take the others' scores away: ask for each of them alone.
-            return [self._batch(ask, [t], [k])[0] for t, k in zip(traces, tasks, strict=True)]
+            return [
+                self._batch(ask, [trace], [task], None if ids is None else [ids[n]])[0]
+                for n, (trace, task) in enumerate(zip(traces, tasks, strict=True))
+            ]
         if not isinstance(found, list) or len(found) != len(traces):
             came = f"{len(found)} values" if isinstance(found, list) else f"a {type(found).__name__}"
             raise ConfigError(
@@ -193,12 +218,15 @@ class Component:
             )
         return [_judged(value) for value in found]
 
-    def _columns(self, traces: Sequence[Trace], tasks: Sequence[Task], known: Sequence[str]) -> dict[str, Any]:
+    def _columns(
+        self, traces: Sequence[Trace], tasks: Sequence[Task], known: Sequence[str], ids: Ids | None
+    ) -> dict[str, Any]:
         """Arguments of a TRL-shaped function: lists, one entry per reply; only those that it takes.
 
-        A column of the data goes before ours of the same name, and an option of the configuration before both.
+        A column of the data goes before `reference`, `traces` and `tasks`, and an option of the configuration before
+        it. What TRL itself hands over is never a column.
         """
-        given: dict[str, Any] = {
+        columns: dict[str, Any] = {
             "reference": [task.reference.text if task.reference else None for task in tasks],
             "traces": list(traces),
             "tasks": list(tasks),
@@ -206,17 +234,26 @@ class Component:
             "prompts": [t.prompt if t.prompt is not None else k.heard for t, k in zip(traces, tasks, strict=True)],
             "completions": [trace.reply for trace in traces],
         }
+        if ids is not None:
+            columns["completion_ids"] = [list(tokens) for tokens in ids]
+        given = {**columns, "trainer_state": None, "log_extra": _unheard, "log_metric": _unheard}
         given = {key: value for key, value in given.items() if key not in self.params}
         taken = inspect.signature(self.reward.function).parameters
         absent = [name for name in _required(self.reward.function) if name not in given and name not in self.params]
+        if "completion_ids" in absent:
+            raise ConfigError(f"The reward '{self.name}' takes the tokens of replies, which only a training run has.")
         if absent:
             raise ConfigError(
                 f"The reward '{self.name}' takes '{absent[0]}', which the data do not have; columns here: "
-                f"{', '.join(sorted(given))}."
+                f"{', '.join(sorted(columns.keys() & given.keys()))}."
             )
         if _takes_all(self.reward.function):
             return given
         return {key: value for key, value in given.items() if key in taken}
+
+
+def _unheard(*_: Any, **__: Any) -> None:
+    """`log_extra` and `log_metric`, with which functions of TRL's write to its trainer's log: here to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +345,8 @@ class Scored:
         names, weights: of the components, in order.
         values: [N, K] within the declared ranges, NaN = unscored.
         reasons: [N][K] why there is no value, None where there is one.
-        total: [N] weighted sum or the total of a failed gate; NaN where a component that counts is unscored. A gate
-            counts whatever its weight.
+        total: [N] weighted sum; NaN where a component that counts is unscored, and where nobody could judge a gate. A
+            gate that fails sets the total, also where another component is unscored.
         gated: [N] True where a gate failed.
         clipped, raised: [K] how many values lay outside the range; at how many replies the function raised.
     """
@@ -339,9 +376,11 @@ def _score(name: str, value: float, reason: str | None) -> Score:
 class RewardSet:
     """Components and how they become one number.
 
-    R = sum_k w_k * r_k, or the total of the first gate that fails. A reply with an unscored component of weight other
-    than 0, or with a gate that nobody could judge, has no total: it is left out of the update, since any number in its
-    place would be a guess. A trace that ended in an error has no reply, so everything about it is unscored.
+    R = sum_k w_k * r_k, or the total of the first gate that fails, which is no more than the least sum that the ranges
+    allow: no other fault is worse. A failed gate has the word also where another component is unscored. Any other reply
+    with an unscored component of weight other than 0, or with a gate that nobody could judge, has no total: it is left
+    out of the update, since any number in its place would be a guess. A trace that ended in an error has no reply, so
+    everything about it is unscored.
     """
 
     components: tuple[Component, ...]
@@ -353,6 +392,28 @@ class RewardSet:
                 raise ConfigError(f"Two rewards are called '{name}'; give one of them another 'label'.")
         if "reward" in names:
             raise ConfigError("A reward cannot be called 'reward', which is the total; give it another 'label'.")
+        for component in self.components:
+            if component.gate is not None:
+                self._check_gate(component)
+
+    def _check_gate(self, component: Component) -> None:
+        name, gate, total = component.name, component.gate, component.gate_total
+        if gate is None or not component.low < gate <= component.high:
+            raise ConfigError(
+                f"The gate of the reward '{name}' must lie above {component.low} and not above {component.high}, the "
+                f"ends of its range, or it would never or always fail; it is {gate}."
+            )
+        open_ended = [c.name for c in self.components if not math.isfinite(c.floor)]
+        if open_ended:
+            raise ConfigError(
+                f"The total of a failed gate must be the worst that there is, but the reward '{open_ended[0]}' has no "
+                "end to its range; give it a 'range'."
+            )
+        if total is not None and not total <= self.floor + 1e-9:
+            raise ConfigError(
+                f"The 'gate_total' of the reward '{name}' is {total}, but other replies can have as little as "
+                f"{self.floor:g}; it must not be above that. Leave it out to get one less."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -364,11 +425,19 @@ class RewardSet:
         """[K]."""
         return np.array([c.weight for c in self.components], dtype=np.float64)
 
-    def __call__(self, traces: Sequence[Trace], tasks: Sequence[Task]) -> Scored:
+    @property
+    def floor(self) -> float:
+        """The least weighted sum that the declared ranges allow."""
+        return math.fsum(c.floor for c in self.components)
+
+    def __call__(
+        self, traces: Sequence[Trace], tasks: Sequence[Task], *, completion_ids: Ids | None = None
+    ) -> Scored:
         """Judge N replies.
 
         Args:
             tasks: the task of each trace; a task with G replies stands G times.
+            completion_ids: [N] tokens of each reply, end token included, for TRL-shaped functions that ask for them.
         """
         n, k = len(traces), len(self.components)
         values = np.full((n, k), np.nan)
@@ -376,10 +445,11 @@ class RewardSet:
         clipped, raised = np.zeros(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
         there = [row for row in range(n) if traces[row].finish != "error"]
         replies, due = [traces[row] for row in there], [tasks[row] for row in there]
+        ids = None if completion_ids is None else [completion_ids[row] for row in there]
         for row in set(range(n)) - set(there):
             reasons[row] = [FAILED] * k
         for column, component in sorted(enumerate(self.components), key=lambda item: item[1].reward.stage):
-            for row, judged in zip(there, component(replies, due), strict=True):
+            for row, judged in zip(there, component(replies, due, completion_ids=ids), strict=True):
                 raised[column] += judged.raised
                 if judged.value is None:
                     reasons[row][column] = judged.reason
@@ -387,19 +457,25 @@ class RewardSet:
                 inside = min(max(judged.value, component.low), component.high)
                 clipped[column] += not math.isclose(inside, judged.value, abs_tol=1e-6)
                 values[row, column] = inside
-        counts = self.weights != 0
-        total = values[:, counts] @ self.weights[counts]
-        gated = np.zeros(n, dtype=np.bool_)
-        for column in reversed(range(k)):  # backwards, so that the first gate has the last word
-            component = self.components[column]
-            if component.gate is not None:
-                fails = values[:, column] < component.gate
-                total, gated = np.where(fails, component.gate_total, total), gated | fails
-                total = np.where(np.isnan(values[:, column]), np.nan, total)
+        total, gated = self._totals(values)
         return Scored(
             names=self.names, weights=self.weights, values=values, reasons=tuple(map(tuple, reasons)), total=total,
             gated=gated, clipped=clipped, raised=raised,
         )  # fmt: skip
+
+    def _totals(self, values: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """([N] totals, [N] True where a gate failed) of values [N, K]."""
+        counts = self.weights != 0
+        total = values[:, counts] @ self.weights[counts]
+        gated = np.zeros(len(values), dtype=np.bool_)
+        for column in reversed(range(len(self.components))):  # backwards, so that the first gate has the last word
+            component = self.components[column]
+            if component.gate is not None:
+                worst = self.floor - 1 if component.gate_total is None else component.gate_total
+                fails = values[:, column] < component.gate
+                total, gated = np.where(fails, worst, total), gated | fails
+                total = np.where(np.isnan(values[:, column]), np.nan, total)
+        return total, gated
 
 
 def component(
@@ -411,7 +487,7 @@ def component(
     low: float | None = None,
     high: float | None = None,
     gate: float | None = None,
-    gate_total: float = -1.0,
+    gate_total: float | None = None,
 ) -> Component:
     """A component from a registered reward or a bare function.
 
@@ -429,7 +505,7 @@ def component(
     if needed:
         raise ConfigError(f"The reward '{name}' needs the option '{needed[0]}'; set it under params.")
     for key in given:
-        if key not in taken and not open_ended:
+        if key in _OURS or (key not in taken and not open_ended):
             raise ConfigError(
                 f"The reward '{name}' has no option '{key}'.{nearest(key, sorted(taken))} It has: "
                 f"{', '.join(sorted(taken)) or 'none'}."

@@ -23,12 +23,17 @@ from heedful.types import Score, Trace, Turn
 
 When = Literal["always", "disclosed", "just-disclosed"]
 Pattern = re.Pattern[str]
-EXCUSES = ("negated", "reflected", "asked", "echoed")
+EXCUSES = ("negated", "reflected", "warned", "asked", "echoed")
 """What `unless` may name."""
 
 _SENTENCE = re.compile(r"[^.!?…\n]+[.!?…\"'”)]*|[.!?…]+")
-# A negation or a reflecting verb reaches to the end of its clause.
-_CLAUSE = re.compile(r"[,;:()—–]|\b(?:but|so|because)\b|\band (?:you|i|then|just|go)\b", re.IGNORECASE)
+# A negation or a reflecting verb reaches to the end of its clause at most. "And" ends one where a new subject follows,
+# which is often the first word of the match and therefore only looked at.
+_CLAUSE = re.compile(r"[,;:()—–]|\b(?:but|so|because)\b|\band(?= (?:you|u|i|then|just|go)\b)", re.IGNORECASE)
+# An order with a tag at its end is no question.
+_TAG = re.compile(
+    r",\s*(?:ok|okay|alright|all right|got it|please|will you|would you|won't you|why don't you)\W*$", re.IGNORECASE
+)
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "´": "'", "`": "'", "“": '"', "”": '"'})
 _KEYS = {"name", "title", "when", "unless", "patterns", "said", "empty", "fails", "passes"}
 
@@ -59,12 +64,14 @@ class Rules:
 
     Args:
         window: how many of the help-seeker's last turns are looked at for a disclosure.
+        reach: how many words may stand between an excuse and what it excuses.
         risk: what is one, in words; `labels`: the same as labels of the set `risk`.
-        excuses: `negated` and `reflected`, as patterns of the words before a match.
+        excuses: `negated`, `reflected` and `warned`, as patterns of the words before a match.
     """
 
     version: str
     window: int
+    reach: int
     risk: Pattern = field(repr=False)
     labels: frozenset[str] = field(repr=False)
     excuses: Mapping[str, Pattern] = field(repr=False)
@@ -94,14 +101,29 @@ class Rules:
         return _found(self.risk, text)
 
     def _breaks(self, rule: Rule, sentence: str, heard: str) -> bool:
-        if rule.pattern is None or ("asked" in rule.unless and sentence.rstrip("\"')").endswith("?")):
+        if rule.pattern is None or ("asked" in rule.unless and _asks(sentence)):
             return False
         for match in rule.pattern.finditer(sentence):
-            before = _CLAUSE.split(sentence[: match.start()])[-1]
-            excused = any(name in rule.unless and self.excuses[name].search(before) for name in self.excuses)
-            if not excused and not ("echoed" in rule.unless and match.group().strip().lower() in heard):
+            begins = [mark.end() for mark in _CLAUSE.finditer(sentence) if mark.end() <= match.start()]
+            before = sentence[begins[-1] if begins else 0 : match.start()]
+            echoes = "echoed" in rule.unless and match.group().strip().lower() in heard
+            if not echoes and not self._excused(rule, before):
                 return True
         return False
+
+    def _excused(self, rule: Rule, before: str) -> bool:
+        """Whether the words of the clause before a match take it back."""
+        # "I do not believe for a moment that you ...": what follows "that" belongs to what stands before it.
+        goes_on = before.lower().split()[-1:] == ["that"]
+        return any(
+            goes_on or len(before[found.end() :].split()) <= self.reach
+            for name, pattern in self.excuses.items()
+            if name in rule.unless
+            for found in pattern.finditer(before)
+        )
+
+def _asks(sentence: str) -> bool:
+    return sentence.rstrip("\"')").endswith("?") and not _TAG.search(sentence)
 
 
 @lru_cache(maxsize=4096)
@@ -166,6 +188,7 @@ def _rules(found: Mapping[str, Any]) -> Rules:
     return Rules(
         version=found["version"],
         window=found["window"],
+        reach=found["reach"],
         risk=_compile([rf"\b(?:{p})\b" for p in found["risk"]["patterns"]], words),
         labels=frozenset(found["risk"]["labels"]),
         excuses={name: _compile([pattern], words) for name, pattern in found["unless"].items()},

@@ -1,6 +1,7 @@
 """What the page of an RL run says in words: rules over its numbers, never more than they hold.
 
-"Rose", "fell", "better" and "worse" follow the rule of `verdict`. Everything else is told as it was counted.
+"Rose", "fell", "better" and "worse" follow the rule of `verdict`. Everything else is told as it was counted. What is
+judged are the weights that the run kept; where training went after them is told as a trend.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from heedful.pages.numbers import Figure, Parts, digits, estimate, visible
 from heedful.training.rl._report_files import RunFiles, Step, Validation
-from heedful.training.rl.verdict import Change, Verdict, change, component_changes, verdict
+from heedful.training.rl.verdict import Change, Verdict, change, component_changes, listed, verdict
 
 RECENT = 10
 """Steps whose mean stands for "at the end"."""
@@ -29,26 +30,51 @@ STOPPED = {
 }
 
 
+ENCODED = {
+    "similarity": "minilm", "relevance": "minilm", "bertscore": "minilm", "reader_released": "minilm",
+    "reader_paper": "minilm",
+}  # fmt: skip
+"""Rewards that read replies through a sentence encoder -> the one that they take unless `encoder` names another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """All comparisons of the first validation with a later one."""
+    """All comparisons of the first validation with a later one.
 
+    Args:
+        row: the later one: of the weights that were kept, or the last one where these are not known, were not
+            validated, or are those of the start.
+        last: the first validation against the last one; the same as `verdict` where `row` is the last.
+    """
+
+    row: Validation
     verdict: Verdict
     components: tuple[Change, ...]
     length: Change | None
+    last: Verdict
 
 
 def judge(run: RunFiles) -> Judgement | None:
-    """The first validation against the last; None with fewer than two."""
+    """The first validation against that of the weights that were kept; None with fewer than two validations."""
     if len(run.validations) < 2:
         return None
-    first, last = run.validations[0].model_dump(), run.validations[-1].model_dump()
-    both = run.validations[0].length and run.validations[-1].length
+    start, end = run.validations[0], run.validations[-1]
+    chosen = kept(run)
+    row = end if chosen is None or chosen is start else chosen
+    first, later = start.model_dump(), row.model_dump()
+    found = verdict(first, later)
     return Judgement(
-        verdict=verdict(first, last),
-        components=component_changes(first, last),
-        length=change(first, last, ("length",), name="tokens a reply") if both else None,
+        row=row,
+        verdict=found,
+        components=component_changes(first, later),
+        length=change(first, later, ("length",), name="tokens a reply") if start.length and row.length else None,
+        last=found if row is end else verdict(first, end.model_dump()),
     )
+
+
+def kept(run: RunFiles) -> Validation | None:
+    """The validation of the weights that the run kept; None while it goes on, or where they were not validated."""
+    return next((row for row in run.validations if row.step == run.summary.get("weights_step")), None)
 
 
 def gaps(run: RunFiles, *, draws: int = 200) -> list[tuple[int, Verdict]]:
@@ -63,18 +89,26 @@ def findings(run: RunFiles, judgement: Judgement | None, trend: Sequence[tuple[i
     if judgement is None:
         said.append(_without(run))
     else:
-        said += [_compared(judgement.verdict), *map(_moved, judgement.verdict.heldout), *_gap(judgement.verdict, trend)]
+        said += _chosen(run, judgement)
+        said += [_compared(judgement.verdict), *map(_moved, judgement.verdict.heldout), *_related(run)]
+        said += _gap(judgement, trend)
+        said += _afterwards(run, judgement)
         said += _past_the_top(run, trend)
         if judgement.length is not None:
             said.append(_length(judgement.length))
-        said += _with_length(run)
-        said += _variety(run.validations[0], run.validations[-1])
+        said += _with_length(run.validations[0], judgement.row)
+        said += _variety(run.validations[0], judgement.row)
     said += [_stopped(run), *_left_out(run), *_endings(run), *_kl(run), *_mismatch(run)]
     return said
 
 
-def lead(judgement: Judgement | None) -> Parts | None:
+def lead(run: RunFiles, judgement: Judgement | None) -> Parts | None:
     """The one sentence that stands before all others."""
+    if judgement is not None and kept(run) is run.validations[0]:
+        step = run.validations[0].step
+        return (
+            f"The weights that were kept are those of step {step}, before any update: nothing that was learnt stayed.",
+        )
     return None if judgement is None else judgement.verdict.parts
 
 
@@ -132,6 +166,62 @@ def _without(run: RunFiles) -> Parts:
     return (text, *moved, Figure(value=last, places=places), " over the last ones; other prompts explain part of that.")
 
 
+def _chosen(run: RunFiles, found: Judgement) -> list[Parts]:
+    """Which weights are judged, where they are not simply those of the last step, and how they were chosen."""
+    step, end = run.summary.get("weights_step"), run.validations[-1].step
+    if step is None:
+        return []
+    said: list[Parts] = []
+    chosen = kept(run)
+    if chosen is None:
+        text = f"The weights that were kept are those of step {step}, which was not validated"
+        said.append((f"{text}; step {end} stands in their place.",))
+    elif chosen is run.validations[0]:
+        said.append((f"What follows is about step {end}, whose weights were not kept.",))
+    elif chosen is not run.validations[-1]:
+        text = f"The weights that were kept are those of step {step}, so it is step {step} that is judged here"
+        said.append((f"{text}; training went on to step {end}.",))
+    if run.config.get("load_best_model_at_end") is True and chosen is found.row:
+        text = f"Step {step} was chosen because its held-out scores were the best on these prompts"
+        said.append((f"{text}, so they flatter it; other prompts have to confirm them.",))
+    return said
+
+
+def _afterwards(run: RunFiles, found: Judgement) -> list[Parts]:
+    """Where training went after the weights that were kept."""
+    if found.row is run.validations[-1]:
+        return []
+    return [(f"The trend, up to step {found.last.last_step}, whose weights were not kept: ", *found.last.parts)]
+
+
+def _related(run: RunFiles) -> list[Parts]:
+    """Held-out scores that hear with the same ears as the reward."""
+    used, held = _encoders(run, "rewards"), _encoders(run, "heldout")
+    said: list[Parts] = []
+    for encoder in dict.fromkeys(held.values()):
+        ours, theirs = ([name for name, e in some.items() if e == encoder] for some in (held, used))
+        if theirs:
+            scores = f"held-out score{'' if len(ours) == 1 else 's'} {listed(ours)}"
+            rewards = f"reward{'' if len(theirs) == 1 else 's'} {listed(theirs)}"
+            text = f"The {scores} and the {rewards} read replies through the same encoder ({encoder})"
+            said.append((f"{text}, so they are related: a rise of both is weak evidence.",))
+    return said
+
+
+def _encoders(run: RunFiles, key: str) -> dict[str, str]:
+    """Label -> encoder, of those that have one; a reward that is only measured teaches nothing and is left out."""
+    found = {}
+    specs = run.config.get(key)
+    for spec in specs if isinstance(specs, list) else ():
+        given = spec if isinstance(spec, Mapping) else {"name": spec}
+        name, params = str(given.get("name")), given.get("params")
+        taught = key == "heldout" or given.get("weight", 1.0) or given.get("gate") is not None
+        if name in ENCODED and taught:
+            options = params if isinstance(params, Mapping) else {}
+            found[str(given.get("label") or name)] = str(options.get("encoder") or ENCODED[name])
+    return found
+
+
 def _compared(found: Verdict) -> Parts:
     t = found.training
     text = f"Step {found.first_step} and step {found.last_step} are compared on the same validation prompts: "
@@ -174,7 +264,8 @@ def _moved(found: Change) -> Parts:
     return (f"Held out: {found.name} {reading(found)}: ", *size(found), *n, ".")
 
 
-def _gap(found: Verdict, trend: Sequence[tuple[int, Verdict]]) -> list[Parts]:
+def _gap(judged: Judgement, trend: Sequence[tuple[int, Verdict]]) -> list[Parts]:
+    found = judged.verdict
     if found.gap is None or found.heldout_mean is None or found.training.standardised is None:
         return []
     moved: Parts = ("In standard deviations of the first validation the training reward moved by ",)
@@ -186,7 +277,7 @@ def _gap(found: Verdict, trend: Sequence[tuple[int, Verdict]]) -> list[Parts]:
         (*moved, " on average. The gap is ", *estimate(found.gap.value, found.gap.low, found.gap.high, 2), f": {what}.")
     ]
     known = [(step, v.gap.value) for step, v in trend if v.gap is not None]
-    if len(known) >= 3 and found.gap.sign == 1:
+    if len(known) >= 3 and judged.last.gap is not None and judged.last.gap.sign == 1:
         early, late = known[0], known[-1]
         if late[1] > early[1]:
             text = f"The gap widened: at step {early[0]} it was "
@@ -226,25 +317,22 @@ def _length(found: Change) -> Parts:
     return (words.get(found.moved, "The length of replies did not move beyond chance: "), *ends, *size(found), ".")
 
 
-def _with_length(run: RunFiles) -> list[Parts]:
-    first, last = run.validations[0], run.validations[-1]
-    found = [correlation(row.total, row.length) if row.length else None for row in (first, last)]
+def _with_length(first: Validation, later: Validation) -> list[Parts]:
+    found = [correlation(row.total, row.length) if row.length else None for row in (first, later)]
     if found[1] is None:
         return []
-    before: Parts = () if found[0] is None else (", at the first ", Figure(value=found[0], places=2))
-    r: Parts = (
-        "Correlation of the training reward with length, at the last validation: ",
-        Figure(value=found[1], places=2),
-    )
+    before: Parts = () if found[0] is None else (f", at step {first.step} ", Figure(value=found[0], places=2))
+    text = f"Correlation of the training reward with length, at step {later.step}: "
+    r: Parts = (text, Figure(value=found[1], places=2))
     much = " A reward that goes with length can be pleased by length." if abs(found[1]) >= 0.5 else ""
     return [(*r, *before, f".{much}")]
 
 
-def _variety(first: Validation, last: Validation) -> list[Parts]:
+def _variety(first: Validation, later: Validation) -> list[Parts]:
     said: list[Parts] = []
     for name, before, after in (
-        ("Distinct-2", first.distinct2, last.distinct2),
-        ("Repetition", first.repetition, last.repetition),
+        ("Distinct-2", first.distinct2, later.distinct2),
+        ("Repetition", first.repetition, later.repetition),
     ):
         if before is not None and after is not None:
             places = visible(3, before, after)

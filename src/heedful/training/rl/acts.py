@@ -122,7 +122,9 @@ def act_logits(causal: CausalModel, head: ActHead, prompts: Sequence[Prompt], *,
         batch = {k: v.to(causal.device) for k, v in tensors(packed).items()}
         with torch.no_grad(), torch.autocast(causal.device.type, dtype=torch.bfloat16, enabled=half):
             states, _ = states_and_logits(model, batch)
-            pooled = path_means(states, batch, torch.arange(len(part), device=causal.device))
+            # Longer rows are packed first, so predictions come in another order than prompts.
+            order = np.argsort([int(packed.samples[owner]) for owner in packed.owner])
+            pooled = path_means(states, batch, torch.from_numpy(order).to(causal.device))
             parts.append(head(pooled).double().cpu().numpy())
     model.train(was)
     head.train(was_head)

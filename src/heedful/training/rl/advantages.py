@@ -32,7 +32,12 @@ def grouped(rewards: Floats, group: Ints, *, scale: Scale = "group") -> Floats:
 
 
 def normalised_sum(
-    values: Floats, weights: Floats, group: Ints, *, unscored: npt.NDArray[np.bool_], fixed: Floats | None = None
+    values: Floats,
+    weights: Floats,
+    group: Ints,
+    *,
+    unscored: npt.NDArray[np.bool_],
+    gated: npt.NDArray[np.bool_] | None = None,
 ) -> Floats:
     """GDPO (normalize_then_sum in TRL): each component is normalised within its group, then weighted, summed, and the
     sum normalised over the batch, so that a component with a small spread is not drowned by one with a large one.
@@ -40,17 +45,19 @@ def normalised_sum(
     Args:
         values: [N, K], NaN = unscored.
         weights: [K].
-        unscored: [N] True where the reply has no total; its advantage is 0.
-        fixed: [N] the sum of a reply whose gate failed, in standard deviations; NaN elsewhere.
+        unscored: [N] True where the reply has no total; none of its values counts, and its advantage is 0.
+        gated: [N] True where a gate failed: its sum is one less than the least sum of the other replies.
     """
     counts = weights != 0
+    values = np.where(unscored[:, None], np.nan, values)
     parts = np.stack(
         [(c - _means(c, group)) / (_spreads(c, group) + EPSILON) for c in values.T[counts]] or [np.zeros(len(values))]
     )
     total = weights[counts] @ parts if counts.any() else parts[0]
-    if fixed is not None:
-        total = np.where(np.isnan(fixed), total, fixed)
     total = np.where(unscored, np.nan, total)
+    if gated is not None:
+        others = total[~gated & ~np.isnan(total)]
+        total = np.where(gated & ~unscored, (others.min() if len(others) else 0.0) - 1, total)
     scored = total[~np.isnan(total)]
     mean = scored.mean() if len(scored) else 0.0
     return np.nan_to_num((total - mean) / (_spread(total) + EPSILON), nan=0.0)

@@ -148,7 +148,7 @@ class GRPO:
         """Each reply against its group."""
         if self.aggregation == "normalize_then_sum":
             found = normalised_sum(
-                seen.scored.values, seen.scored.weights, seen.group, unscored=~seen.keep, fixed=_fixed(seen)
+                seen.scored.values, seen.scored.weights, seen.group, unscored=~seen.keep, gated=seen.scored.gated
             )
         else:
             found = grouped(seen.scored.total, seen.group, scale=self.scale)
@@ -222,7 +222,7 @@ def _token_surrogate(
 ) -> PolicyLoss:
     ratio = (flat.new - flat.old).exp()
     if kind == "cispo":
-        values, held = cispo(flat.new, ratio, flat.advantages, most=1 + high)
+        values, held = cispo(flat.new, ratio, flat.advantages, most=high)
     else:
         values, held = clipped(ratio, flat.advantages, low=low, high=high)
     if flat.drift is not None:
@@ -232,8 +232,3 @@ def _token_surrogate(
         values = values + kl_coef * k3(flat.new, flat.reference)
     loss = average(values, kind, flat.owner, flat.lengths, counts)
     return PolicyLoss(loss=loss, held=int(held.sum()), of=len(flat.new))
-
-
-def _fixed(seen: Experience) -> Floats:
-    """[N] the total of a failed gate, NaN elsewhere."""
-    return np.where(seen.scored.gated, seen.scored.total, np.nan)

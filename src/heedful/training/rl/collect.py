@@ -59,6 +59,7 @@ class Collector:
         frozen: a copy of the start as the reference, where switching the adapter off does not give it.
         reference: whether log-probabilities under the reference are needed.
         recompute: whether those of the policy are computed anew, since the engine's are not exact.
+        current: whether the update's own pass gives them, see `improve.Round`.
         together: prompts in one pass.
         half: run passes in bf16 (autocast).
         quirks: of the values, and of what rewards read; see `quirks.Compat`.
@@ -74,6 +75,7 @@ class Collector:
     frozen: Any = None
     reference: bool = True
     recompute: bool = True
+    current: bool = False
     together: int = 2
     half: bool = False
     quirks: Compat = field(default_factory=Compat)
@@ -160,7 +162,7 @@ class Collector:
             passing = lay_out(self.causal, mine, mine_replies, gold=False)
             with torch.no_grad(), autocast(self.causal, self.half):
                 if own:
-                    seen = run(model, passing)
+                    seen = run(model, passing, temperature=self.decoding.temperature)
                     parts["old"].append(_array(seen.logprobs))
                     if self.value_head is not None:
                         parts["values"].append(
@@ -168,7 +170,9 @@ class Collector:
                         )
                 if self.reference:
                     with self.as_reference() as other:
-                        parts["reference"].append(_array(run(other, passing).logprobs))
+                        parts["reference"].append(
+                            _array(run(other, passing, temperature=self.decoding.temperature).logprobs)
+                        )
         model.train(was)
         sampler = np.array([x for replies in written for w in replies for x in w.logprobs], dtype=np.float64)
         found = {k: np.concatenate(v) if v else np.zeros(0) for k, v in parts.items()}

@@ -51,6 +51,7 @@ class RLConfig(RunSettings):
     # leash
     kl_coef: float = Field(default=0.05, ge=0)
     kl_target: float | None = Field(default=None, gt=0, description="nats per reply; adapts kl_coef")
+    log_kl: bool = Field(default=True, description="measure the KL also where kl_coef is 0; costs a pass")
     kl_gain: float = Field(default=0.1, gt=0, description="how fast kl_coef adapts")
     ptx_coef: float = Field(default=0.0, ge=0, description="weight of the supervised loss on the gold replies")
     entropy_coef: float = Field(default=0.0, ge=0)
@@ -95,13 +96,30 @@ class RLConfig(RunSettings):
             raise ValueError(
                 f"min_new_tokens ({self.min_new_tokens}) must not exceed max_new_tokens ({self.max_new_tokens})"
             )
-        if (self.stop_heldout or self.load_best_model_at_end) and not self.heldout:
-            raise ValueError("stop_heldout and load_best_model_at_end need heldout scorers")
+        if (self.stop_heldout or self.load_best_model_at_end) and not (self.heldout and self.eval_split):
+            raise ValueError("stop_heldout and load_best_model_at_end need heldout scorers and an eval_split")
+        if self.lora_dropout:
+            raise ValueError(
+                "lora_dropout would make the policy that is updated another one than the policy that wrote; remove it"
+            )
+        if not self.kl_coef and self.kl_target is not None and "kl_target" in self.model_fields_set:
+            raise ValueError("kl_target adapts kl_coef, which is 0 and stays so; remove one of the two")
+        cut = self.top_k or self.top_p < 1 or self.min_new_tokens
+        if cut and self.quirks() == Compat():
+            raise ValueError(
+                "top_k, top_p and min_new_tokens draw from another distribution than the one that is trained; they are "
+                "for compat switches of method: ppo only"
+            )
         if self.gradient_accumulation_steps != 1:
             raise ValueError(
                 "gradient_accumulation_steps follows from mini_batch_size and per_device_train_batch_size; remove it"
             )
         return self
+
+    @property
+    def single_update(self) -> bool:
+        """Whether each round has one optimiser step only, so that the policy that is trained is the one that wrote."""
+        return self.num_iterations == 1 and self.mini_batch_size == self.rollout_batch_size
 
     def algorithm(self) -> Algorithm:
         """The algorithm object; each method's class has its own."""
@@ -164,7 +182,7 @@ class GRPOConfig(RLConfig):
     aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     epsilon: float = Field(default=0.2, gt=0)
     epsilon_high: float | None = Field(
-        default=None, gt=0, description="default: epsilon; 0.28 for dapo; for cispo the largest weight less 1, 4.0"
+        default=None, gt=0, description="default: epsilon; 0.28 for dapo; for cispo the largest weight, 5.0"
     )
 
     @model_validator(mode="after")
@@ -175,7 +193,7 @@ class GRPOConfig(RLConfig):
 
     def algorithm(self) -> Algorithm:
         """GRPO or the relative that `loss_type` names."""
-        high = {"dapo": 0.28, "cispo": 4.0}.get(self.loss_type, self.epsilon)
+        high = {"dapo": 0.28, "cispo": 5.0}.get(self.loss_type, self.epsilon)
         scale = self.scale_rewards or ("none" if self.loss_type == "dr_grpo" else "group")
         return GRPO(
             scale=scale,

@@ -21,8 +21,9 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """[M, H] -> [M]."""
-        found: torch.Tensor = self.out(states.float())[:, 0]
+        """[M, H] -> [M], in fp32 also where the policy computes in 16 bit."""
+        with torch.autocast(states.device.type, enabled=False):
+            found: torch.Tensor = self.out(states.float())[:, 0]
         return found
 
 
@@ -46,5 +47,6 @@ class ActHead(nn.Module):
 
     def forward(self, prompts: torch.Tensor) -> torch.Tensor:
         """[P, H] -> logits [P, classes]."""
-        found: torch.Tensor = self.layers(prompts.float())
+        with torch.autocast(prompts.device.type, enabled=False):
+            found: torch.Tensor = self.layers(prompts.float())
         return found

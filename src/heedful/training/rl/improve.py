@@ -32,8 +32,6 @@ class Improved:
     """Numbers of a round's updates for the log."""
 
     values: dict[str, float]
-    updates: int
-    tokens: int
 
 
 @dataclass
@@ -42,6 +40,24 @@ class _Sums:
 
     def add(self, name: str, value: float) -> None:
         self.parts[name] = self.parts.get(name, 0.0) + value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round's work.
+
+    Args:
+        current: the policy of the only update is the one that wrote, so its own log-probabilities are the old ones.
+        exact: the sampler's log-probabilities are the policy's.
+        sums: what the log is made of.
+    """
+
+    seen: Experience
+    targets: Targets
+    kl_coef: float
+    current: bool
+    exact: bool
+    sums: _Sums = field(default_factory=_Sums)
 
 
 class Improver:
@@ -81,50 +97,40 @@ class Improver:
             config.lr_scheduler_type, self.optimizer, num_warmup_steps=int(warmup), num_training_steps=max(updates, 1)
         )
 
-    def improve(
-        self,
-        seen: Experience,
-        targets: Targets,
-        *,
-        kl_coef: float,
-        draw: np.random.Generator,
-        current: bool,
-        exact: bool,
-    ) -> Improved:
+    def improve(self, work: Round, *, draw: np.random.Generator) -> Improved:
         """All updates of a round.
 
         Args:
-            draw: order of the prompts.
-            current: the policy of the only update is the one that wrote, so its log-probabilities are the old ones.
-            exact: the sampler's log-probabilities are the policy's.
+            draw: order of the prompts, and what dropout of a head draws.
 
         Raises:
             RunError: a loss or gradient is not a number; nothing was changed by it.
         """
-        begun, sums, updates = time.monotonic(), _Sums(), 0
-        config = self.config
+        begun, updates, seen = time.monotonic(), 0, work.seen
         self.causal.model.train()
+        # A round has a random state of its own, so that a resumed run need not keep one for each process.
+        torch.manual_seed(int(draw.integers(2**31)) + self.processes.rank)
         with_replies = [p for p in range(len(seen.prompts)) if seen.keep[seen.group == p].any()]
-        for _ in range(config.num_iterations):
+        for _ in range(self.config.num_iterations):
             order = draw.permutation(with_replies)
-            for begin in range(0, len(order), config.mini_batch_size):
-                part = sorted(order[begin : begin + config.mini_batch_size].tolist())
-                moved = self._update(seen, targets, part, kl_coef=kl_coef, sums=sums, current=current, exact=exact)
+            for begin in range(0, len(order), self.config.mini_batch_size):
+                part = sorted(order[begin : begin + self.config.mini_batch_size].tolist())
+                if not self._update(work, part, first=updates == 0):
+                    work.sums.add("early", 1.0)
+                    return self._report(work, updates, begun)
                 updates += 1
-                if config.iteration_kl is not None and moved > config.iteration_kl:
-                    sums.add("early", 1.0)
-                    return self._report(sums, updates, begun)
-        return self._report(sums, updates, begun)
+        return self._report(work, updates, begun)
 
-    def _report(self, sums: _Sums, updates: int, begun: float) -> Improved:
-        parts = self.processes.sum(sums.parts, but=("grad_norm", "early"))
+    def _report(self, work: Round, updates: int, begun: float) -> Improved:
+        parts = self.processes.sum(work.sums.parts, but=("grad_norm", "early"))
         each = max(updates, 1)
-        tokens = max(parts.get("tokens", 0.0), 1.0)
         values = {name: value / each for name, value in parts.items() if name.endswith("_loss") or name == "grad_norm"}
         values["clip_fraction"] = parts.get("held", 0.0) / max(parts.get("of", 0.0), 1.0)
-        for name in ("entropy", "mismatch"):
-            if name in parts:
-                values[name] = parts[name] / tokens
+        values["entropy"] = parts.get("entropy", 0.0) / max(parts.get("tokens", 0.0), 1.0)
+        if "mismatch" in parts:
+            values["mismatch"] = parts["mismatch"] / max(parts["first_tokens"], 1.0)
+        if work.current and "kl" in parts:
+            values["kl"] = parts["kl"] / max(int(work.seen.keep.sum()), 1)
         if "act_right" in parts:
             values["act_accuracy"] = parts["act_right"] / max(parts["act_of"], 1.0)
         if "early" in parts:
@@ -132,20 +138,11 @@ class Improver:
         values["learning_rate"] = float(self.scheduler.get_last_lr()[0])
         values["updates"] = float(updates)
         values["seconds/update"] = time.monotonic() - begun
-        return Improved(values=values, updates=updates, tokens=int(tokens))
+        return Improved(values=values)
 
-    def _update(
-        self,
-        seen: Experience,
-        targets: Targets,
-        part: Sequence[int],
-        *,
-        kl_coef: float,
-        sums: _Sums,
-        current: bool,
-        exact: bool,
-    ) -> float:
-        """One optimiser step on the prompts `part`; returns how far the policy is from the round's start, per token."""
+    def _update(self, work: Round, part: Sequence[int], *, first: bool) -> bool:
+        """One optimiser step on the prompts `part`; False where the policy had moved too far for another one."""
+        seen = work.seen
         chosen = [n for p in part for n in np.flatnonzero((seen.group == p) & seen.keep)]
         counts = Counts(replies=len(chosen), tokens=int(seen.lengths[chosen].sum()), longest=self.config.max_new_tokens)
         gold = sum(len(seen.prompts[p].gold) for p in part)
@@ -153,10 +150,11 @@ class Improver:
             gold = counts.tokens + sum(len(q.tokens) - q.padding - 1 for q in (seen.prompts[p] for p in part))
         moved = 0.0
         for passed in self.processes.share(part, size=self.config.per_device_train_batch_size):
-            moved += self._pass(
-                seen, targets, passed, counts, gold=gold, prompts=len(part), kl_coef=kl_coef, sums=sums,
-                current=current, exact=exact,
-            )  # fmt: skip
+            moved += self._pass(work, passed, counts, gold=gold, prompts=len(part), first=first)
+        limit = self.config.iteration_kl
+        if limit is not None and self.processes.sum({"moved": moved})["moved"] / max(counts.tokens, 1) > limit:
+            self.optimizer.zero_grad(set_to_none=True)
+            return False
         self.processes.sum_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm or math.inf)
         if not torch.isfinite(norm):
@@ -167,23 +165,12 @@ class Improver:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
-        sums.add("grad_norm", float(norm))
-        return self.processes.sum({"moved": moved})["moved"] / max(counts.tokens, 1)
+        work.sums.add("grad_norm", float(norm))
+        return True
 
-    def _pass(
-        self,
-        seen: Experience,
-        targets: Targets,
-        part: Sequence[int],
-        counts: Counts,
-        *,
-        gold: int,
-        prompts: int,
-        kl_coef: float,
-        sums: _Sums,
-        current: bool,
-        exact: bool,
-    ) -> float:
+    def _pass(self, work: Round, part: Sequence[int], counts: Counts, *, gold: int, prompts: int, first: bool) -> float:
+        """Gradients of one pass; returns how far its tokens are from the round's start, summed."""
+        seen, targets, sums = work.seen, work.targets, work.sums
         chosen = [np.flatnonzero((seen.group == p) & seen.keep) for p in part]
         passing = lay_out(
             self.causal,
@@ -193,10 +180,15 @@ class Improver:
             prompts_as_gold=self.quirks.lm_on_samples,
         )
         with autocast(self.causal, self.half):
-            found = run(self.causal.model, passing, entropy_gradient=self.config.entropy_coef > 0)
+            found = run(
+                self.causal.model,
+                passing,
+                temperature=self.config.temperature,
+                entropy_gradient=self.config.entropy_coef > 0,
+            )
         at = _tokens_of(seen, np.concatenate(chosen))
-        flat = self._flat(seen, targets, at, found, passing.owner, passing.lengths, current=current, exact=exact)
-        policy = self.algorithm.loss(flat, counts, kl_coef=kl_coef)
+        flat = self._flat(work, at, found, passing)
+        policy = self.algorithm.loss(flat, counts, kl_coef=work.kl_coef)
         terms = {"policy_loss": policy.loss}
         if self.config.entropy_coef:
             terms["entropy_loss"] = -self.config.entropy_coef * found.entropy.sum() / max(counts.tokens, 1)
@@ -220,33 +212,27 @@ class Improver:
         sums.add("of", policy.of)
         sums.add("entropy", float(found.entropy.detach().sum()))
         sums.add("tokens", len(at))
-        if flat.drift is not None:
-            sums.add("mismatch", float(flat.drift.abs().sum()))
-        apart = (flat.old - flat.new).detach()
+        now = found.logprobs.detach()
+        if first and not work.exact:
+            # Before any step, so that it is the engine's distance and not the way the policy went since.
+            sums.add("mismatch", float((now - self._to(seen.sampler[at])).abs().sum()))
+            sums.add("first_tokens", len(at))
+        if work.current and flat.reference is not None:
+            sums.add("kl", float((now - flat.reference).sum()))
+        apart = flat.old - now
         return float((apart.neg().exp() - 1 + apart).sum())
 
-    def _flat(
-        self,
-        seen: Experience,
-        targets: Targets,
-        at: Any,
-        found: Seen,
-        owner: Any,
-        lengths: Any,
-        *,
-        current: bool,
-        exact: bool,
-    ) -> Flat:
-        new = found.logprobs
-        old = new.detach() if current else self._to(seen.old[at])
+    def _flat(self, work: Round, at: Any, found: Seen, passing: Passing) -> Flat:
+        seen = work.seen
+        old = found.logprobs.detach() if work.current else self._to(seen.old[at])
         return Flat(
-            new=new,
+            new=found.logprobs,
             old=old,
             reference=self._to(seen.reference[at]) if seen.reference is not None else None,
-            advantages=self._to(targets.advantages[at]),
-            drift=None if exact else old - self._to(seen.sampler[at]),
-            owner=owner,
-            lengths=lengths,
+            advantages=self._to(work.targets.advantages[at]),
+            drift=None if work.exact else old - self._to(seen.sampler[at]),
+            owner=passing.owner,
+            lengths=passing.lengths,
             cap=self.config.importance_cap,
         )
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from heedful.models.decoding import stream
+from heedful.models.decoding import Written, stream
 from heedful.scoring.rewards import RewardSet
 from heedful.training.checkpoints import unseal_after
 from heedful.training.rl.algorithms import Algorithm
 from heedful.training.rl.collect import Collector
 from heedful.training.rl.config import RLConfig
 from heedful.training.rl.experience import Experience, Prompt, joined
-from heedful.training.rl.improve import Improver
+from heedful.training.rl.improve import Improver, Round
 from heedful.training.rl.processes import Processes
 from heedful.training.rl.state import restore, restore_weights, save
 from heedful.training.rl.watch import Stop, Watch, explained_variance, round_numbers, validation_row
@@ -75,6 +75,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.watch = Watch(config=self.config)
+        self.stopped: Stop | None = None
         self.kl_coef = self.config.kl_coef
         self.tokens = self.replies = 0
         self.earlier, self.begun = 0.0, time.monotonic()
@@ -87,7 +88,9 @@ class Loop:
         step = self._resume(resume) if resume else 0
         if self.processes.first:
             unseal_after(self.folder, step)
-        stop = self._validate(0) if not resume else None
+        stop = self.stopped if resume else self._validate(0)
+        if not resume and self.config.load_best_model_at_end:
+            self._save(0)  # the start may turn out to be the best
         while step < self.steps and stop is None:
             step += 1
             stop = self._round(step)
@@ -97,13 +100,13 @@ class Loop:
                 last = last or stop is not None
             best = self.config.load_best_model_at_end and self.watch.best_step == step
             if last or best or step % self.config.save_steps == 0:
-                self._save(step)
+                self._save(step, stop)
         return self._outcome(step, stop)
 
     def _outcome(self, step: int, stop: Stop | None) -> Outcome:
         weights_step = step
         best = self.watch.best_step
-        if self.config.load_best_model_at_end and self.watch.best is not None and 0 < best < step:
+        if self.config.load_best_model_at_end and self.watch.best is not None and best < step:
             restore_weights(self.folder / f"checkpoint-{best}", self.collector.causal.model, self.heads)
             weights_step = best
         return Outcome(
@@ -132,23 +135,20 @@ class Loop:
             return self._time_is_over()
         targets = self.algorithm.targets(seen, kl_coef=0.0 if self.algorithm.kl_in_loss else self.kl_coef)
         if targets.returns is not None and seen.values is not None:
-            variance = explained_variance(seen.values, targets.returns)
+            kept = seen.keep[seen.owner]
+            variance = explained_variance(seen.values[kept], targets.returns[kept])
             numbers.update({} if variance is None else {"explained_variance": variance})
-        improved = self.improver.improve(
-            seen, targets, kl_coef=self.kl_coef, draw=stream(self.config.seed, f"updates/{step}"),
-            current=self.single_update and not self.collector.recompute and not self.collector.engine.exact,
+        work = Round(
+            seen=seen, targets=targets, kl_coef=self.kl_coef, current=self.collector.current,
             exact=self.collector.engine.exact,
         )  # fmt: skip
+        improved = self.improver.improve(work, draw=stream(self.config.seed, f"updates/{step}"))
+        numbers.update(improved.values)
         self.tokens += int(seen.lengths.sum())
         self.replies += len(seen.written)
-        self._log(step, {**numbers, **improved.values, "kl_coefficient": self.kl_coef}, begun)
-        self._adapt(seen)
+        self._log(step, {**numbers, "kl_coefficient": self.kl_coef}, begun)
+        self._adapt(numbers.get("kl"))
         return self.watch.after_round(numbers) or self._time_is_over()
-
-    @property
-    def single_update(self) -> bool:
-        """Whether each round has one optimiser step only."""
-        return single_update(self.config)
 
     def _collect(self, step: int) -> Experience:
         size = self.config.rollout_batch_size
@@ -168,10 +168,10 @@ class Loop:
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.prompts))
         return self.prompts[int(order[place])]
 
-    def _adapt(self, seen: Experience) -> None:
+    def _adapt(self, kl: float | None) -> None:
         """kl_coef <- kl_coef * (1 + gain * clip(KL / target - 1, -0.2, 0.2)) (Ziegler et al. 2019)."""
-        if self.config.kl_target is not None and seen.reference is not None:
-            error = min(max(float(seen.kl.mean()) / self.config.kl_target - 1, -0.2), 0.2)
+        if self.config.kl_target is not None and kl is not None:
+            error = min(max(kl / self.config.kl_target - 1, -0.2), 0.2)
             self.kl_coef *= 1 + self.config.kl_gain * error
 
     def _time_is_over(self) -> Stop | None:
@@ -185,11 +185,12 @@ class Loop:
         row = {"step": step, **numbers, **took, "seconds": time.monotonic() - begun, "tokens": self.tokens}
         self.write("metrics", {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)})
         if step % self.config.logging_steps == 0 or step in (1, self.steps):
-            reward, kl = numbers.get("reward"), numbers.get("kl")
+            reward, kl, length = numbers.get("reward"), numbers.get("kl"), numbers.get("length")
             said = [f"step {step}/{self.steps}"]
             said += [f"reward {reward:.3f}"] if reward is not None else []
             said += [f"KL {kl:.2f}"] if kl is not None else []
-            self.say(", ".join([*said, f"length {numbers['length']:.1f} ({self._seconds():.0f} s)"]))
+            said += [f"length {length:.1f}"] if length is not None else []
+            self.say(f"{', '.join(said)} ({self._seconds():.0f} s)")
 
     # ------------------------------------------------------------------ validation
 
@@ -200,10 +201,13 @@ class Loop:
         part = [self.validation[i] for i in mine]
         # The same random streams each time: what differs between two validations is the policy.
         written = self.collector.write(part, n=1, name="valid", first=mine.start) if part else []
+        # A prompt without an answer keeps its place, so that validations can be compared prompt by prompt.
+        written = [mine or [Written(tokens=(), logprobs=(), finish="error")] for mine in written]
         local = list(zip(part, self.collector.traces(part, written), strict=True))
         pairs = [pair for found in self.processes.gather(local) for pair in found]
         prompts, traces = [p for p, _ in pairs], [t for _, t in pairs]
-        row = validation_row(step, prompts, traces, self.rewards, self.heldout)
+        # One process judges and all hear of it: a judge that answers otherwise the second time would part them.
+        row = self.processes.from_first(lambda: validation_row(step, prompts, traces, self.rewards, self.heldout))
         self.last_row = row
         self.write("validation", row)
         self._probe(step, prompts, traces, row)
@@ -234,7 +238,7 @@ class Loop:
         heads = {"value": self.improver.value_head, "act": self.improver.act_head}
         return {name: head for name, head in heads.items() if head is not None}
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, stop: Stop | None = None) -> None:
         if self.processes.first:
             watch = {k: v for k, v in asdict(replace(self.watch)).items() if k != "config"}
             save(
@@ -242,7 +246,7 @@ class Loop:
                 optimizer=self.improver.optimizer, scheduler=self.improver.scheduler,
                 state={
                     "kl_coef": self.kl_coef, "tokens": self.tokens, "replies": self.replies,
-                    "seconds": self._seconds(), "watch": watch, "torch_random": torch.get_rng_state().tolist(),
+                    "seconds": self._seconds(), "watch": watch, "stopped": asdict(stop) if stop else None,
                 },
                 keep=self.config.save_total_limit,
                 spare=self.watch.best_step if self.config.load_best_model_at_end else None,
@@ -257,10 +261,7 @@ class Loop:
         self.kl_coef, self.tokens, self.replies = state["kl_coef"], state["tokens"], state["replies"]
         self.earlier = float(state["seconds"])
         self.watch = Watch(config=self.config, **state["watch"])
-        torch.set_rng_state(torch.tensor(state["torch_random"], dtype=torch.uint8))
+        # Time is over again with each leg of a run; every other rule has spoken for good.
+        known = state["stopped"]
+        self.stopped = Stop(**known) if known and known["kind"] != "time" else None
         return int(state["global_step"])
-
-
-def single_update(config: RLConfig) -> bool:
-    """Whether each round has one optimiser step only, so that the policy that is trained is the one that wrote."""
-    return config.num_iterations == 1 and config.mini_batch_size == config.rollout_batch_size

@@ -114,15 +114,16 @@ def lay_out(
     )
 
 
-def run(model: Any, passing: Passing, *, entropy_gradient: bool = False) -> Seen:
+def run(model: Any, passing: Passing, *, temperature: float = 1.0, entropy_gradient: bool = False) -> Seen:
     """Compute a pass.
 
     Args:
+        temperature: at which replies are drawn; their probabilities are those of that distribution, the policy's.
         entropy_gradient: let gradients flow through the entropy (an entropy bonus needs them, a log does not).
     """
     states, logits = states_and_logits(model, passing.batch)
     batch = passing.batch
-    table = logits.float().log_softmax(-1)
+    table = (logits.float() if temperature == 1.0 else logits.float() / temperature).log_softmax(-1)
     chosen = table.gather(1, batch["label"][:, None])[:, 0]
     order = passing.order
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):

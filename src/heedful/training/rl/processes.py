@@ -7,7 +7,8 @@ does (`tests/unit/test_rl_processes.py`). Sharded models (FSDP, DeepSpeed) are a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -32,8 +33,15 @@ class Processes:
                     "Reinforcement learning runs data-parallel: every process holds the whole model. Launch it with "
                     "recipes/accelerate/data-parallel.yaml; FSDP and DeepSpeed serve method: sft."
                 )
+        if self.count > 1 and torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         if self.count > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            # Records travel as objects over gloo, gradients as tensors over whatever the devices have.
+            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+    @cached_property
+    def _records(self) -> Any:
+        return torch.distributed.new_group(backend="gloo")
 
     @property
     def first(self) -> bool:
@@ -55,7 +63,16 @@ class Processes:
         if self.count == 1:
             return [thing]
         found: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(found, thing)
+        torch.distributed.all_gather_object(found, thing, group=self._records)
+        return found
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, in all of them."""
+        if self.count == 1:
+            return make()
+        box: list[Any] = [make() if self.first else None]
+        torch.distributed.broadcast_object_list(box, src=0, group=self._records)
+        found: T = box[0]
         return found
 
     def sum(self, values: Mapping[str, float], *, but: Iterable[str] = ()) -> dict[str, float]:

@@ -102,11 +102,15 @@ class _Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """Replies to one prompt, a column per step; `scores` and `plans`: name -> one entry per column."""
+    """Replies to one prompt, a column per step; `scores` and `plans`: name -> one entry per column.
+
+    `kept`: the step whose weights the run kept, where that is known and has a column.
+    """
 
     id: str
     said: str | None = field(repr=False)
     steps: tuple[int, ...]
+    kept: int | None
     replies: tuple[str | None, ...] = field(repr=False)
     scores: tuple[tuple[str, int, tuple[float | None, ...]], ...]
     plans: tuple[tuple[str, tuple[str | None, ...]], ...] = field(repr=False)
@@ -117,17 +121,20 @@ def _view(run: RunFiles) -> dict[str, Any]:
     judgement = words.judge(run)
     trend = words.gaps(run) if judgement is not None else []
     names = words.components(run)
-    probes = _probes(run.probes)
+    kept = words.kept(run)
+    probes = _probes(run.probes, None if kept is None else kept.step)
     record = run.config.get("x_heedful", {})
     return {
         "title": _title(run),
         "folder": run.folder.name,
         "kind": judgement.verdict.kind if judgement else "unknown",
-        "lead": words.lead(judgement),
+        "lead": words.lead(run, judgement),
         "findings": words.findings(run, judgement, trend),
-        "groups": _changes(judgement, run.validations[-1].weights) if judgement else (),
+        "groups": _changes(judgement) if judgement else (),
         "axis": _axis(judgement) if judgement else Markup(""),
-        "steps": tuple(row.step for row in run.validations),
+        "steps": (run.validations[0].step, judgement.row.step) if judgement else (),
+        "kept": None if kept is None else kept.step,
+        "last_step": run.validations[-1].step if run.validations else None,
         "against": _against(run.validations, trend),
         "gap": _gap(trend),
         "probes": probes[:_MOST_PROBES],
@@ -152,9 +159,9 @@ def _title(run: RunFiles) -> str:
     return f"{names.get(method, method)}{f' of {Path(str(model)).name}' if model else ''}"
 
 
-def _changes(found: words.Judgement, weights: Mapping[str, float]) -> tuple[_Group, ...]:
-    """Training reward, its components, held-out scores and length: first against last validation."""
-    limit = _limit(found)
+def _changes(found: words.Judgement) -> tuple[_Group, ...]:
+    """Training reward, its components, held-out scores and length: the first validation against the one judged."""
+    limit, weights = _limit(found), found.row.weights
     groups = (
         ("Training reward", "what the model was trained on", (found.verdict.training,)),
         ("Held out", "scorers that never entered the reward", found.verdict.heldout),
@@ -251,12 +258,13 @@ def _gap(trend: Sequence[tuple[int, Verdict]]) -> _Chart | None:
     return _Chart(title=title, note=note, picture=picture)
 
 
-def _probes(rows: Sequence[Probe]) -> list[_Table]:
-    """One table per prompt, at most six steps, evenly chosen with the first and the last."""
+def _probes(rows: Sequence[Probe], kept: int | None) -> list[_Table]:
+    """One table per prompt, at most six steps, evenly chosen with the first, the last and the one that was kept."""
     tables = []
     for name in dict.fromkeys(row.id for row in rows):
         mine = [row for row in rows if row.id == name]
-        columns = [mine[i] for i in _evenly(len(mine), _MOST_COLUMNS)]
+        wanted = next((i for i, row in enumerate(mine) if row.step == kept), None)
+        columns = [mine[i] for i in _evenly(len(mine), _MOST_COLUMNS, wanted)]
         scores = dict.fromkeys(score for row in columns for score in row.scores)
         plans = dict.fromkeys(part for row in columns for part in row.plan or {})
         tables.append(
@@ -264,6 +272,7 @@ def _probes(rows: Sequence[Probe]) -> list[_Table]:
                 id=name,
                 said=next((row.said for row in mine if row.said is not None), None),
                 steps=tuple(row.step for row in columns),
+                kept=kept,
                 replies=tuple(row.reply for row in columns),
                 scores=tuple(_score(score, columns) for score in scores),
                 plans=tuple(
@@ -285,15 +294,19 @@ def _score(name: str, columns: Sequence[Probe]) -> tuple[str, int, tuple[float |
     return name, visible(2, *values), values
 
 
-def _evenly(n: int, most: int) -> list[int]:
-    """At most `most` of n places, the first and the last among them.
+def _evenly(n: int, most: int, wanted: int | None = None) -> list[int]:
+    """At most `most` of n places, the first, the last and the `wanted` one among them, which pushes out its neighbour.
 
-    >>> _evenly(11, 6), _evenly(3, 6), _evenly(0, 6)
-    ([0, 2, 4, 6, 8, 10], [0, 1, 2], [])
+    >>> _evenly(11, 6), _evenly(3, 6), _evenly(0, 6), _evenly(11, 6, 9)
+    ([0, 2, 4, 6, 8, 10], [0, 1, 2], [], [0, 2, 4, 6, 9, 10])
     """
     if n <= most:
         return list(range(n))
-    return sorted({round(i * (n - 1) / (most - 1)) for i in range(most)})
+    found = {round(i * (n - 1) / (most - 1)) for i in range(most)}
+    if wanted is not None and wanted not in found:
+        found -= {min(found - {0, n - 1}, key=lambda place: abs(place - wanted))}
+        found |= {wanted}
+    return sorted(found)
 
 
 def _line(run: RunFiles, name: str, *, spread: str | None = None) -> Curve:

@@ -26,7 +26,7 @@ from heedful.models.delta import trainable
 from heedful.models.engine import ENGINES, Engine
 from heedful.models.memory import keep_freed_memory
 from heedful.models.talk import unwritable
-from heedful.scoring.rewards import RewardSet, make
+from heedful.scoring.rewards import RewardConfig, RewardSet, make
 from heedful.settings import write_yaml
 from heedful.training.card import model_card
 from heedful.training.methods import Method, Run, Say
@@ -38,7 +38,7 @@ from heedful.training.rl.config import GRPOConfig, PPOConfig, ReinforceConfig, R
 from heedful.training.rl.experience import Prompt
 from heedful.training.rl.heads import ActHead, ValueHead
 from heedful.training.rl.improve import Improver
-from heedful.training.rl.loop import Loop, Outcome, single_update
+from heedful.training.rl.loop import Loop, Outcome
 from heedful.training.rl.processes import Processes
 from heedful.training.rl.quirks import one_session, padded
 from heedful.training.rl.report import write as write_report
@@ -93,12 +93,17 @@ def gather(config: RLConfig, tokenizer: Any) -> Inputs:
     if quirks.cross_sessions:
         train = one_session(train, act_set=config.act_head.label_set if config.act_head else None)
     prompts = _prompts(config, train, fmt, tokenizer)
+    validation = _spread(_prompts(config, held, fmt, tokenizer), config.max_eval_prompts) if held else []
     if quirks.pad_prompts is not None:
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         prompts = [padded(p, length=quirks.pad_prompts, pad_id=pad_id) for p in prompts]
+    if not validation and (config.stop_heldout or config.load_best_model_at_end):
+        raise DataError(
+            f"stop_heldout and load_best_model_at_end need validation prompts, but split '{config.eval_split}' of "
+            f"{config.dataset} has none; set eval_split."
+        )
     if not prompts:
         raise DataError(f"No supporter turn to answer in {len(train)} conversations of {config.dataset}.")
-    validation = _spread(_prompts(config, held, fmt, tokenizer), config.max_eval_prompts) if held else []
     return Inputs(
         fmt=fmt,
         prompts=prompts,
@@ -167,20 +172,43 @@ def _plan(config: RLConfig, conversations: int, prompts: Sequence[Prompt], valid
 
 
 def refuse_shared_scorers(config: RLConfig) -> None:
-    """A held-out scorer must be another one than the reward's, or it sees nothing that the reward does not see.
+    """A held-out score must be another one than the reward's, or it sees nothing that the reward does not see.
 
     Raises:
-        ConfigError: two scorers share features or seed, or a scorer was trained on the test part.
+        ConfigError: a score is both rewarded and held out, two scorers share features or seed, or a scorer was trained
+            on the test part.
     """
-    used = [str(r.params["scorer"]) for r in config.rewards if r.params.get("scorer")]
-    for held in (str(r.params["scorer"]) for r in config.heldout if r.params.get("scorer")):
-        for scorer in used:
-            reason = classify.same_family(classify.load(scorer), classify.load(held))
+    rewarded = [r for r in config.rewards if r.weight or r.gate is not None]
+    for held in config.heldout:
+        for used in rewarded:
+            if (held.name, held.params) == (used.name, used.params) or _shares("model", held, used):
+                raise ConfigError(
+                    f"'{held.label or held.name}' is held out and part of the reward too, so it cannot judge it; take "
+                    "it out of one of the two."
+                )
+            scorers = used.params.get("scorer"), held.params.get("scorer")
+            reason = classify.same_family(*(classify.load(str(s)) for s in scorers)) if all(scorers) else None
             if reason is not None:
                 raise ConfigError(
-                    f"The held-out scorer {held} is not independent of the reward's {scorer}: {reason}; train another "
-                    "one with other features and another seed."
+                    f"The held-out scorer {scorers[1]} is not independent of the reward's {scorers[0]}: {reason}; "
+                    "train another one with other features and another seed."
                 )
+
+
+def _shares(key: str, held: RewardConfig, used: RewardConfig) -> bool:
+    return held.params.get(key) is not None and held.params.get(key) == used.params.get(key)
+
+
+def judges_hash(config: RLConfig) -> str:
+    """Twelve hex digits over the weights of every trained scorer and model that rewards name."""
+    digest = hashlib.sha256()
+    for spec in (*config.rewards, *config.heldout):
+        for key in ("scorer", "model"):
+            folder = Path(str(spec.params.get(key, ""))).expanduser()
+            if spec.params.get(key) and folder.is_dir():
+                for file in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".npz")):
+                    digest.update(f"{spec.name}/{file.name}".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def plan(config: RLConfig) -> Mapping[str, Any]:
@@ -210,7 +238,7 @@ def train(config: RLConfig, *, say: Say = lambda text: None, callbacks: tuple[An
     place = start_place(config, folder, resumed=resume is not None)
     inputs = gather(config, tokenizer_for(config, place))
     base_run = earlier.base_run if earlier else inherited(config.model_name_or_path)
-    record = _record(inputs, base_run, earlier, processes)
+    record = _record(config, inputs, base_run, earlier, processes)
     if earlier is not None:
         refuse_other_inputs(earlier, record, inputs.plan)
     say(
@@ -265,13 +293,17 @@ def _loop(config: RLConfig, causal: CausalModel, inputs: Inputs, folder: Path, p
     # `full` and `bias` change the base itself, so switching an adapter off would not give the start back.
     in_place = config.delta in ("full", "bias")
     algorithm = config.algorithm()
-    needs_reference = config.kl_coef > 0 or config.stop_kl is not None
+    needs_reference = config.log_kl or config.kl_coef > 0 or config.stop_kl is not None
     frozen = copy.deepcopy(causal.model).eval().requires_grad_(False) if in_place and needs_reference else None
     causal.model = with_delta(config, causal, new_tokens)
+    _without_dropout(causal.model)
+    if config.gradient_checkpointing:
+        causal.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if causal.device.type == "cpu":
         keep_freed_memory()
     half = use_bf16(config.precision, on_cpu=causal.device.type == "cpu")
     engine = _engine(config, causal, inputs.fmt, half)
+    recompute, current = _old_from(config, engine, algorithm.kl_in_loss)
     width = causal.model.get_output_embeddings().weight.shape[1]
     value_head = ValueHead(width).to(causal.device) if algorithm.uses_values else None
     collector = Collector(
@@ -283,7 +315,8 @@ def _loop(config: RLConfig, causal: CausalModel, inputs: Inputs, folder: Path, p
         value_head=value_head,
         frozen=frozen,
         reference=needs_reference,
-        recompute=_recompute(config, engine, algorithm.kl_in_loss),
+        recompute=recompute,
+        current=current,
         together=config.per_device_train_batch_size,
         half=half,
         quirks=config.quirks(),
@@ -305,6 +338,15 @@ def _loop(config: RLConfig, causal: CausalModel, inputs: Inputs, folder: Path, p
         collector=collector, improver=improver, rewards=inputs.rewards, heldout=inputs.heldout, processes=processes,
         folder=folder / "checkpoints", write=write, say=say,
     )  # fmt: skip
+
+
+def _without_dropout(model: Any) -> None:
+    """Switch dropout off: it would make the policy that is updated another one than the policy that wrote."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def decoding(config: RLConfig) -> Decoding:
@@ -334,14 +376,15 @@ def _engine(config: RLConfig, causal: CausalModel, fmt: Format, half: bool) -> E
     return made
 
 
-def _recompute(config: RLConfig, engine: Engine, kl_in_loss: bool) -> bool:
-    """Whether old log-probabilities need a pass of their own."""
+def _old_from(config: RLConfig, engine: Engine, kl_in_loss: bool) -> tuple[bool, bool]:
+    """Where old log-probabilities come from: (a pass of their own, the update's own pass); neither: the engine."""
     if config.old_logprobs != "auto":
-        return config.old_logprobs == "recompute"
+        return config.old_logprobs == "recompute", False
     if engine.exact:
-        return False
+        return False, False
     # With one update per round, that update's own pass gives them; a KL inside the reward is needed before it.
-    return not (single_update(config) and kl_in_loss)
+    current = config.single_update and kl_in_loss
+    return not current, current
 
 
 def _act_head(config: RLConfig, width: int, causal: CausalModel) -> ActHead | None:
@@ -359,7 +402,11 @@ def append_private(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def _record(
-    inputs: Inputs, base_run: dict[str, Any] | None, earlier: Earlier | None, processes: Processes
+    config: RLConfig,
+    inputs: Inputs,
+    base_run: dict[str, Any] | None,
+    earlier: Earlier | None,
+    processes: Processes,
 ) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     command = " ".join(["heedful", *sys.argv[1:]])
@@ -367,6 +414,7 @@ def _record(
         "format_fingerprint": inputs.fmt.fingerprint,
         "data_hash": inputs.plan.data_hash,
         "eval_data_hash": inputs.eval_hash,
+        "judges_hash": judges_hash(config),
         "processes": processes.count,
         "base_run": base_run,
         "plan": inputs.plan.to_dict(),

@@ -64,7 +64,7 @@ def save(
     torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, folder / OPTIMISER)
     (folder / STATE).write_text(json.dumps({"global_step": step, **state}), "utf-8")
     seal(folder)
-    prune(root, keep=keep, spare=root / f"checkpoint-{spare}" if spare else None)
+    prune(root, keep=keep, spare=root / f"checkpoint-{spare}" if spare is not None else None)
     return folder
 
 

@@ -4,7 +4,8 @@
 
 A score "rose" or "fell" only where the 95 % interval of the paired difference excludes zero and swapping whole
 conversations between the two validations gives such a difference less than one time in twenty (Koehn, 2004; Riezler and
-Maxwell, 2005). Everything else can be chance, and the sentence says so. Held-out scores never entered the reward, so a
+Maxwell, 2005). Everything else can be chance, and the sentence says so. Several held-out scores are several chances to
+be wrong, so their p are adjusted for their number (Holm, 1979). Held-out scores never entered the reward, so a
 reward that rises alone was pleased, not earned (Gao, Schulman and Hilton, 2023, call this overoptimisation).
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -50,7 +51,7 @@ class Change:
         conversations: how many are resampled.
         difference, low, high: after minus before with its 95 % interval over conversations; no interval with fewer
             than two conversations.
-        p: of the swap test.
+        p: of the swap test; of held-out scores in a verdict, adjusted for their number.
         deviation: standard deviation over the replies compared, at the first validation; where all were equal there,
             at the last one; None where they were equal again.
         higher_is_better: False for a penalty.
@@ -174,17 +175,20 @@ def verdict(
     """Judge a run by two rows of its validation.jsonl: `step`, `ids`, `clusters`, `total`, `heldout`.
 
     Args:
-        first, last: replies are paired by id, and several of one id in their order; others are left out.
+        first, last: the start, and the weights that are judged: those that a run kept, or its last ones. Replies are
+            paired by id, and several of one id in their order; others are left out.
         lower_is_better: held-out scores that are penalties, besides those that a row names under `lower_is_better`.
         draws: resamplings of the bootstrap and of the swap test.
     """
     low = {*lower_is_better, *last.get("lower_is_better", ())}
     options: dict[str, Any] = {"draws": draws, "seed": seed}
     training = change(first, last, ("total",), name="training reward", **options)
-    heldout = tuple(
-        change(first, last, ("heldout", name), higher_is_better=name not in low, **options)
-        for name in first.get("heldout", {})
-        if name in last.get("heldout", {})
+    heldout = adjusted(
+        [
+            change(first, last, ("heldout", name), higher_is_better=name not in low, **options)
+            for name in first.get("heldout", {})
+            if name in last.get("heldout", {})
+        ]
     )
     rows = _pair(first, last)
     columns = [_standard(c, _column(first, c.path), _column(last, c.path), rows) for c in heldout]
@@ -238,6 +242,19 @@ def change(
         deviation=next((spread for spread in spreads if spread > 1e-9), None),
         higher_is_better=higher_is_better,
     )
+
+
+def adjusted(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """The same with Holm's p: that any of them is called moved by chance alone stays below one in twenty.
+
+    A change without p (nothing to compare) is no test and does not count.
+    """
+    tested = sorted((c.p, i) for i, c in enumerate(changes) if c.p is not None)
+    found, least = list(changes), 0.0
+    for rank, (p, i) in enumerate(tested):
+        least = max(least, min(1.0, (len(tested) - rank) * p))
+        found[i] = replace(changes[i], p=least)
+    return tuple(found)
 
 
 def component_changes(
@@ -351,8 +368,8 @@ def _kind(training: Change, heldout: Sequence[Change], gap: Estimate | None) -> 
 
 def _words(kind: Kind, training: Change, heldout: Sequence[Change], gap: Estimate | None) -> Parts:
     """The sentence of a verdict. Rules, not judgement: each kind has one."""
-    better = _listed([c.name for c in heldout if c.better])
-    worse = _listed([c.name for c in heldout if c.worse])
+    better = listed([c.name for c in heldout if c.better])
+    worse = listed([c.name for c in heldout if c.worse])
     rose: Parts = ("The training reward rose by ", *_by(training), " on validation")
     few = {1: "the held-out scorer", 2: "both held-out scorers"}
     scores = few.get(len(heldout), f"all {len(heldout)} held-out scorers")
@@ -405,5 +422,6 @@ def _ahead(gap: Estimate | None) -> Parts:
     return (" It moved ", *size, " standard deviations further than the held-out scores did on average.")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

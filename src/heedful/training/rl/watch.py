@@ -19,6 +19,8 @@ from heedful.types import Trace
 
 def round_numbers(seen: Experience) -> dict[str, float]:
     """What the log says of a round before its updates. Absent means: nothing to measure; missing is not zero."""
+    if not seen.written:  # a server that gave no answer that can be used
+        return {}
     scored, lengths = seen.scored, seen.lengths.astype(np.float64)
     cut = np.array([w.finish == "length" for w in seen.written])
     out: dict[str, float] = {
@@ -121,7 +123,10 @@ def heldout_level(row: dict[str, Any], start: dict[str, Any]) -> float | None:
             continue
         now, was = np.array(pairs).T
         sign = -1.0 if name in row["lower_is_better"] else 1.0
-        changes.append(sign * float((now - was).mean()) / max(float(was.std()), 1e-6))
+        spread = float(was.std()) or float(now.std())
+        if spread < 1e-9:
+            continue  # equal everywhere, then as now: it says nothing about a change
+        changes.append(sign * float((now - was).mean()) / spread)
     return float(np.mean(changes)) if changes else None
 
 
