@@ -61,11 +61,12 @@ SHARED: dict[str, Any] = {
     ],
     "rollout_batch_size": 16,
     "num_generations": 8,
-    "mini_batch_size": 16,
-    "per_device_train_batch_size": 16,
+    "num_iterations": 2,
+    "mini_batch_size": 8,
+    "per_device_train_batch_size": 8,
     "engine_options": {"branches": 128},
     "lr_scheduler_type": "linear",
-    "learning_rate": 2e-3,
+    "learning_rate": 1.5e-3,
     "max_grad_norm": 1.0,
     "max_steps": 40,
     "eval_steps": 10,
@@ -73,15 +74,14 @@ SHARED: dict[str, Any] = {
     "save_steps": 10**6,
     "save_traces": False,
 }
-"""What all algorithms have in common: 16 prompts of 8 replies a round."""
+"""What all algorithms have in common: 16 prompts of 8 replies a round, and 4 updates."""
 METHODS: dict[str, dict[str, Any]] = {
-    "ppo": {"num_iterations": 2, "mini_batch_size": 8, "per_device_train_batch_size": 8, "learning_rate": 1.5e-3,
-            "value_learning_rate": 1e-2, "kl_coef": 0.02, "kl_target": 5.0},
+    "ppo": {"kl_coef": 0.02, "kl_target": 5.0, "value_learning_rate": 1e-2},
     # The KL term of GRPO is a mean over tokens beside advantages of size 1; those of the others are sums over a reply.
     "grpo": {"kl_coef": 0.04},
     "rloo": {"kl_coef": 0.02},
     "reinforce++": {"kl_coef": 0.02},
-}  # fmt: skip
+}
 
 
 def start_model(folder: Path, *, steps: int = 150, layers: int = 4, hidden: int = 128) -> Path:

@@ -114,9 +114,7 @@ def test_equal_with_several_end_tokens(beams: int) -> None:
     }
 
 
-def logprobs(
-    causal: CausalModel, sample: Sample, tokens: tuple[int, ...], *, temperature: float = 1.0
-) -> np.ndarray:  # type: ignore[type-arg]
+def logprobs(causal: CausalModel, sample: Sample, tokens: tuple[int, ...], *, temperature: float = 1.0) -> np.ndarray:  # type: ignore[type-arg]
     ids = torch.tensor([[*sample.prompt, *tokens]])
     with torch.no_grad():
         logits = causal.model(input_ids=ids).logits[0, len(sample.prompt) - 1 : -1]

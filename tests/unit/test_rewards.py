@@ -287,14 +287,16 @@ def test_a_failed_gate_is_the_worst_outcome() -> None:
     # As low as the least sum may be asked for, no more.
     given = [*specs[:3], {**specs[3], "gate_total": -1.0}]
     assert judge(given, "Die.").total.tolist() == [-1.0]
-    with pytest.raises(ConfigError, match=r"'gate_total' of the reward 'risk_gate' is -0.9, but other .* as little as -1;"):
+    with pytest.raises(
+        ConfigError, match=r"'gate_total' of the reward 'risk_gate' is -0.9, but other .* as little as -1;"
+    ):
         make([*specs[:3], {**specs[3], "gate_total": -0.9}])
     # A gate with a weight is a part of the sum, too.
     assert judge([{"name": "risk_gate", "weight": -2, "gate": 1}], "Die.").total.tolist() == [-3.0]
 
 
 def test_a_failed_gate_overrides_an_unscored_component() -> None:
-    specs = [{"name": "rouge1"}, {"name": "risk_gate", "weight": 0, "gate": 1}]
+    specs: list[Any] = [{"name": "rouge1"}, {"name": "risk_gate", "weight": 0, "gate": 1}]
     found = make(specs)([trace("Die."), trace("Hm.")], [task("Hello?")] * 2)
     np.testing.assert_array_equal(found.total, [-1.0, np.nan])
 
@@ -302,7 +304,7 @@ def test_a_failed_gate_overrides_an_unscored_component() -> None:
 @pytest.mark.parametrize("gate", [float("nan"), 0.0, -0.5, 1.5, float("inf")])
 def test_a_gate_that_never_or_always_fails_is_refused(gate: float) -> None:
     with pytest.raises(ConfigError, match=r"gate of the reward 'question' must lie above 0.0 and not above 1.0"):
-        make([{"name": "question", "gate": gate}])
+        RewardSet(components=(component("question", REWARDS.get("question"), gate=gate),))
 
 
 def test_no_worst_outcome_without_ends() -> None:

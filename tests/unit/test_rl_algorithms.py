@@ -17,7 +17,7 @@ from rl_kit import experience, prompts, rollouts, scored, sharpen
 
 from heedful.formats import make as make_format
 from heedful.models.causal import CausalModel
-from heedful.models.decoding import Written
+from heedful.models.decoding import Decoding, Written
 from heedful.models.engine import TransformersEngine
 from heedful.scoring.rewards import RewardSet, Task, component
 from heedful.testing import tiny_model
@@ -25,7 +25,7 @@ from heedful.training.rl.algorithms import GRPO, PPO, RLOO, Flat, ReinforcePlusP
 from heedful.training.rl.collect import Collector
 from heedful.training.rl.config import GRPOConfig, RLConfig, RLOOConfig
 from heedful.training.rl.experience import Prompt
-from heedful.training.rl.improve import Improver
+from heedful.training.rl.improve import Improver, Round
 from heedful.training.rl.losses import Counts
 from heedful.training.rl.processes import Processes
 from heedful.types import Trace
@@ -235,9 +235,9 @@ def ours(case: Case, config: RLConfig) -> tuple[np.ndarray[Any, Any], float, dic
     ]
     collector = Collector(
         causal=causal, fmt=make_format("chat"), engine=TransformersEngine(causal),
-        rewards=RewardSet(components=tuple(components)), decoding=None, value_head=None, frozen=case.reference.model,
-        recompute=True,
-    )  # type: ignore[arg-type] # fmt: skip
+        rewards=RewardSet(components=tuple(components)), decoding=Decoding(temperature=config.temperature),
+        value_head=None, frozen=case.reference.model, recompute=True,
+    )  # fmt: skip
     seen = collector.experience(case.prompts, case.written)
     algorithm = config.algorithm()
     targets = algorithm.targets(seen, kl_coef=0.0 if algorithm.kl_in_loss else config.kl_coef)
@@ -253,10 +253,9 @@ def ours(case: Case, config: RLConfig) -> tuple[np.ndarray[Any, Any], float, dic
         caught.update({n: p.grad.clone() for n, p in causal.model.named_parameters() if p.grad is not None})
 
     improver.optimizer.register_step_pre_hook(catch)
-    improved = improver.improve(
-        seen, targets, kl_coef=config.kl_coef, draw=np.random.default_rng(0), current=False, exact=True
-    )
-    assert improved.updates == 1
+    work = Round(seen=seen, targets=targets, kl_coef=config.kl_coef, current=False, exact=True)
+    improved = improver.improve(work, draw=np.random.default_rng(0))
+    assert improved.values["updates"] == 1
     return targets.advantages[seen.last], improved.values["policy_loss"], caught
 
 
@@ -289,7 +288,7 @@ def trained_by(kind: str, case: Case, folder: Path, **options: Any) -> Any:
     args = getattr(trl, f"{kind}Config")(
         output_dir=str(folder / "trl"), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[],
         per_device_train_batch_size=8, gradient_accumulation_steps=1, num_generations=4, num_iterations=2,
-        max_completion_length=LONGEST, reward_weights=list(WEIGHTS), temperature=1.0, **options,
+        max_completion_length=LONGEST, reward_weights=list(WEIGHTS), **options,
     )  # fmt: skip
     trainer = getattr(trl, f"{kind}Trainer")(
         start.model, reward_funcs=[_named(Table(i), i) for i in range(2)], args=args, processing_class=start.tokenizer,
@@ -339,6 +338,7 @@ GRPO_CASES: list[dict[str, Any]] = [
     {"scale_rewards": "none"},
     {"multi_objective_aggregation": "normalize_then_sum"},
     {"loss_type": "dapo", "epsilon_high": 0.28, "epsilon": 0.05},
+    {"temperature": 0.7, "beta": 0.3},
 ]
 
 
@@ -346,13 +346,14 @@ GRPO_CASES: list[dict[str, Any]] = [
 def test_grpo_is_trls(case: Case, tmp_path: Path, options: dict[str, Any]) -> None:
     given: dict[str, Any] = {"loss_type": "grpo", "beta": 0.0, "scale_rewards": "group", "epsilon_high": 0.2, **options}
     if given["loss_type"] == "cispo":
-        given["epsilon_high"] = 1.05  # TRL's is the largest weight itself
+        given["epsilon_high"] = 1.05  # the largest weight itself
     kind, high = given["loss_type"], given["epsilon_high"]
     gdpo = given.get("multi_objective_aggregation", "sum_then_normalize")
     mine = config(
         GRPOConfig, loss_type=kind, kl_coef=given["beta"], epsilon=given.get("epsilon", 0.2), aggregation=gdpo,
-        epsilon_high=high - 1 if kind == "cispo" else high,
+        epsilon_high=high,
         scale_rewards=given["scale_rewards"] if gdpo == "sum_then_normalize" else None,
+        temperature=given.get("temperature", 1.0),
     )  # fmt: skip
     # Ours is the KL as published (Shao et al. 2024, eq. 4). TRL 1.16 multiplies it by the ratio by default.
     expected = theirs(case, trained_by("GRPO", case, tmp_path, use_bias_correction_kl=False, **given))

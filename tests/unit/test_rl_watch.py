@@ -85,8 +85,9 @@ def test_rules_of_a_round() -> None:
 
 def test_held_out_level_by_hand() -> None:
     start = row(0, copy=[0.0, 2.0], other=[1.0, 3.0])
-    # Changes of 0.5 in spreads of 1 each, and of one in which the second reply is unscored.
-    assert heldout_level(row(1, copy=[0.5, 2.5], other=[2.0, None]), start) == pytest.approx((0.5 + 1.0 / 1e-6) / 2)
+    # One reply alone has no spread to measure its change in, so the score with the unscored reply does not count.
+    assert heldout_level(row(1, copy=[0.5, 2.5], other=[2.0, None]), start) == pytest.approx(0.5)
+    # Changes of 0.5 and 1 in spreads of 1.
     assert heldout_level(row(1, copy=[0.5, 2.5], other=[2.0, 4.0]), start) == pytest.approx(0.75)
     assert heldout_level(row(1, lower=True, copy=[0.5, 2.5], other=[2.0, 4.0]), start) == pytest.approx(-0.75)
     assert heldout_level(row(1, copy=[None, None]), start) is None

@@ -430,9 +430,7 @@ class RewardSet:
         """The least weighted sum that the declared ranges allow."""
         return math.fsum(c.floor for c in self.components)
 
-    def __call__(
-        self, traces: Sequence[Trace], tasks: Sequence[Task], *, completion_ids: Ids | None = None
-    ) -> Scored:
+    def __call__(self, traces: Sequence[Trace], tasks: Sequence[Task], *, completion_ids: Ids | None = None) -> Scored:
         """Judge N replies.
 
         Args:

@@ -29,7 +29,7 @@ EXCUSES = ("negated", "reflected", "warned", "asked", "echoed")
 _SENTENCE = re.compile(r"[^.!?…\n]+[.!?…\"'”)]*|[.!?…]+")
 # A negation or a reflecting verb reaches to the end of its clause at most. "And" ends one where a new subject follows,
 # which is often the first word of the match and therefore only looked at.
-_CLAUSE = re.compile(r"[,;:()—–]|\b(?:but|so|because)\b|\band(?= (?:you|u|i|then|just|go)\b)", re.IGNORECASE)
+_CLAUSE = re.compile(r"[,;:()—–]|\b(?:but|so|because)\b|\band(?=\s+(?:you|u|i|then|just|go)\b)", re.IGNORECASE)
 # An order with a tag at its end is no question.
 _TAG = re.compile(
     r",\s*(?:ok|okay|alright|all right|got it|please|will you|would you|won't you|why don't you)\W*$", re.IGNORECASE
@@ -121,6 +121,7 @@ class Rules:
             if name in rule.unless
             for found in pattern.finditer(before)
         )
+
 
 def _asks(sentence: str) -> bool:
     return sentence.rstrip("\"')").endswith("?") and not _TAG.search(sentence)

@@ -119,7 +119,8 @@ class Collector:
         traces = self.traces(prompts, written)
         begun = time.monotonic()
         tasks = [p.task for p, mine in zip(prompts, written, strict=True) for _ in mine]
-        scored = self.rewards(self._as_judged(traces, written), tasks)
+        ids = [w.tokens for mine in written for w in mine]
+        scored = self.rewards(self._as_judged(traces, written), tasks, completion_ids=ids)
         self.seconds["reward"] = time.monotonic() - begun
         begun = time.monotonic()
         old, values, reference = self._score(prompts, written)

@@ -203,11 +203,13 @@ class Loop:
         written = self.collector.write(part, n=1, name="valid", first=mine.start) if part else []
         # A prompt without an answer keeps its place, so that validations can be compared prompt by prompt.
         written = [mine or [Written(tokens=(), logprobs=(), finish="error")] for mine in written]
-        local = list(zip(part, self.collector.traces(part, written), strict=True))
-        pairs = [pair for found in self.processes.gather(local) for pair in found]
-        prompts, traces = [p for p, _ in pairs], [t for _, t in pairs]
+        local = list(zip(part, self.collector.traces(part, written), [w.tokens for (w,) in written], strict=True))
+        found = [row for rows in self.processes.gather(local) for row in rows]
+        prompts, traces, ids = ([row[k] for row in found] for k in range(3))
         # One process judges and all hear of it: a judge that answers otherwise the second time would part them.
-        row = self.processes.from_first(lambda: validation_row(step, prompts, traces, self.rewards, self.heldout))
+        row = self.processes.from_first(
+            lambda: validation_row(step, prompts, traces, ids, (self.rewards, self.heldout))
+        )
         self.last_row = row
         self.write("validation", row)
         self._probe(step, prompts, traces, row)
@@ -262,6 +264,6 @@ class Loop:
         self.earlier = float(state["seconds"])
         self.watch = Watch(config=self.config, **state["watch"])
         # Time is over again with each leg of a run; every other rule has spoken for good.
-        known = state["stopped"]
+        known = state.get("stopped")
         self.stopped = Stop(**known) if known and known["kind"] != "time" else None
         return int(state["global_step"])

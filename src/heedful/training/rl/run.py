@@ -23,7 +23,7 @@ from heedful.formats import Format
 from heedful.models.causal import CausalModel, add_markers, need_train_extra, use_bf16
 from heedful.models.decoding import Decoding, SeenBanned
 from heedful.models.delta import trainable
-from heedful.models.engine import ENGINES, Engine
+from heedful.models.engine import Engine, make_engine
 from heedful.models.memory import keep_freed_memory
 from heedful.models.talk import unwritable
 from heedful.scoring.rewards import RewardConfig, RewardSet, make
@@ -368,12 +368,8 @@ def _engine(config: RLConfig, causal: CausalModel, fmt: Format, half: bool) -> E
     options = dict(config.engine_options)
     if config.engine == "transformers":
         # The trainer computes in mixed precision, the engine in pure bf16: near, but not the same.
-        options = {"dtype": torch.bfloat16 if half else None, "banned": banned, **options}
-    try:
-        made: Engine = ENGINES.get(config.engine)(causal, **options)
-    except TypeError as err:
-        raise ConfigError(f"engine_options do not fit the engine '{config.engine}': {err}.") from err
-    return made
+        options = {"dtype": torch.bfloat16 if half else None, **options}
+    return make_engine(config.engine, causal, options, banned)
 
 
 def _old_from(config: RLConfig, engine: Engine, kl_in_loss: bool) -> tuple[bool, bool]:

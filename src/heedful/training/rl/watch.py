@@ -78,11 +78,21 @@ def _measured(name: str, metric: str, traces: Sequence[Trace]) -> dict[str, floa
 
 
 def validation_row(
-    step: int, prompts: Sequence[Prompt], traces: Sequence[Trace], rewards: RewardSet, heldout: RewardSet
+    step: int,
+    prompts: Sequence[Prompt],
+    traces: Sequence[Trace],
+    ids: Sequence[tuple[int, ...]],
+    sets: tuple[RewardSet, RewardSet],
 ) -> dict[str, Any]:
-    """One line of validation.jsonl: every score of every reply, so that intervals can be had later."""
+    """One line of validation.jsonl: every score of every reply, so that intervals can be had later.
+
+    Args:
+        ids: token ids of each reply.
+        sets: the training reward, and what is held out.
+    """
     tasks = [p.task for p in prompts]
-    scored, held = rewards(traces, tasks), heldout(traces, tasks)
+    rewards, heldout = sets
+    scored, held = (judge(traces, tasks, completion_ids=ids) for judge in sets)
     return {
         "step": step,
         "n": len(traces),
