@@ -68,7 +68,7 @@ SHARED: dict[str, Any] = {
     "lr_scheduler_type": "linear",
     "learning_rate": 1.5e-3,
     "max_grad_norm": 1.0,
-    "max_steps": 40,
+    "max_steps": 50,
     "eval_steps": 10,
     "max_eval_prompts": 128,
     "save_steps": 10**6,

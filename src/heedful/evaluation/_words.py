@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[str, str]] = {
 
 FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "overlap": (
-        ("sacrebleu", "bleu2", "bleu4", "bleu1", "bleu3"),
+        ("sacrebleu", "bleu2", "bleu4", "bleu1", "bleu3", "sentence_bleu"),
         ("rougeL", "rougeL_published", "rouge1", "rouge2"),
         ("meteor", "meteor_exact_stem"),
         ("f1",),
@@ -54,7 +54,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("distinct2", "distinct2_published", "distinct2_per1000", "distinct1",
          "distinct1_published", "distinct1_per1000"),
     ),
-    "form": (("length",), ("copy_rate",), ("repetition",)),
+    "form": (("length",), ("reference_length",), ("copy_rate",), ("repetition",)),
 }  # fmt: skip
 """Group -> families of metrics; a metric that no family names stands under "Other scores", as its own family.
 

@@ -120,9 +120,10 @@ class Format(ABC):
         turns = [turn for conv in conversations for turn in self.prepare(conv)]
         for option, (role, name) in self.reads.items():
             if turns and not any(turn.role == role and turn.label(name) for turn in turns):
+                off = "false" if isinstance(getattr(self, option), bool) else "none"
                 raise DataError(
                     f"Format '{self.name}' with {option} needs labels of '{name}' on turns of role '{role}', but not "
-                    f"one of {len(conversations):,} conversations has any; set format.{option}: false or take data "
+                    f"one of {len(conversations):,} conversations has any; set format.{option}: {off} or take data "
                     "with these labels."
                 )
 

@@ -205,7 +205,7 @@ class Loop:
         written = [mine or [Written(tokens=(), logprobs=(), finish="error")] for mine in written]
         local = list(zip(part, self.collector.traces(part, written), [w.tokens for (w,) in written], strict=True))
         found = [row for rows in self.processes.gather(local) for row in rows]
-        prompts, traces, ids = ([row[k] for row in found] for k in range(3))
+        prompts, traces, ids = [p for p, _, _ in found], [t for _, t, _ in found], [i for _, _, i in found]
         # One process judges and all hear of it: a judge that answers otherwise the second time would part them.
         row = self.processes.from_first(
             lambda: validation_row(step, prompts, traces, ids, (self.rewards, self.heldout))
