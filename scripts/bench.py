@@ -1,7 +1,8 @@
-"""Speed beside the peers, one run, printed as ratios: `make bench` (about 20 minutes on 2 cores).
+"""Speed beside the peers, one run, printed as ratios: `make bench` (about half an hour on 2 cores).
 
     python scripts/bench.py sft       one supervised pass over 20 ESConv dialogues against TRL's SFTTrainer
     python scripts/bench.py metrics   2,801 replies against rouge-score, sacrebleu, NLTK and bert-score
+    python scripts/bench.py rl        a GRPO step against TRL's GRPOTrainer, memory, rewards: scripts/bench_rl.py
     python scripts/bench.py start     import and --help
 
 The supervised pass: the same targets, model, LoRA and precision. TRL gets one prompt-completion pair per supporter
@@ -218,8 +219,13 @@ def bench_metrics() -> None:
     subprocess.run([*command, *(["--file", str(released)] if released.is_file() else [])], check=True)
 
 
+def bench_rl() -> None:
+    """Reinforcement learning, see scripts/bench_rl.py."""
+    subprocess.run([sys.executable, str(Path(__file__).with_name("bench_rl.py"))], check=True)
+
+
 PARTS = {"sft_heedful": sft_heedful, "sft_trl": sft_trl}
-BENCHES = {"start": bench_start, "metrics": bench_metrics, "sft": bench_sft}
+BENCHES = {"start": bench_start, "metrics": bench_metrics, "sft": bench_sft, "rl": bench_rl}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

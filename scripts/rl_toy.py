@@ -76,11 +76,11 @@ SHARED: dict[str, Any] = {
 }
 """What all algorithms have in common: 16 prompts of 8 replies a round, and 4 updates."""
 METHODS: dict[str, dict[str, Any]] = {
-    "ppo": {"kl_coef": 0.02, "kl_target": 5.0, "value_learning_rate": 1e-2},
+    "ppo": {"kl_coef": 0.015, "kl_target": 6.0, "value_learning_rate": 1e-2},
     # The KL term of GRPO is a mean over tokens beside advantages of size 1; those of the others are sums over a reply.
-    "grpo": {"kl_coef": 0.04},
-    "rloo": {"kl_coef": 0.02},
-    "reinforce++": {"kl_coef": 0.02},
+    "grpo": {"kl_coef": 0.02},
+    "rloo": {"kl_coef": 0.01},
+    "reinforce++": {"kl_coef": 0.01},
 }
 
 
@@ -175,6 +175,7 @@ def figures(target: Path) -> dict[str, Any]:
         "end": statistics.fmean(last),
         "n": len(last),
         "reached": there[0] if there else None,
+        "first": rewards[0],
         "training": means[-1],
         "kl": statistics.fmean(kl[-WINDOW:]),
         "most_kl": max(kl),
@@ -197,16 +198,16 @@ def least_kl(start: float, end: float) -> float:
 def table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
     """The results as Markdown."""
     out = [
-        "| method | seed | reward at the start | at the end | goal reached at step | KL at the end | largest KL | "
-        "least KL for that reward | different 2-grams, start → end | processor seconds |",
+        "| method | seed | validation, start → end | goal reached at step | reward of the last steps | their KL | "
+        "largest KL | least KL for that reward | different 2-grams, start → end | processor seconds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (method, seed), f in found.items():
         before, after = f["distinct2"]
         out.append(
-            f"| {method} | {seed} | {f['start']:.3f} | {f['end']:.3f} | {f['reached'] or '–'} | {f['kl']:.2f} | "
-            f"{f['most_kl']:.2f} | {least_kl(f['start'], f['end']):.2f} | {before:.2f} → {after:.2f} | "
-            f"{f['processor_seconds']:.0f} |"
+            f"| {method} | {seed} | {f['start']:.3f} → {f['end']:.3f} | {f['reached'] or '–'} | {f['training']:.3f} | "
+            f"{f['kl']:.2f} | {f['most_kl']:.2f} | {least_kl(f['first'], f['training']):.2f} | "
+            f"{before:.2f} → {after:.2f} | {f['processor_seconds']:.0f} |"
         )
     return "\n".join(out)
 
@@ -269,8 +270,9 @@ def run_all(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, Any]
             raise SystemExit(f"{pair[0]}, seed {pair[1]} failed:\n{done.stderr[-3000:]}")
         found = figures(options.out / f"{pair[0]}-{pair[1]}")
         print(
-            f"{pair[0]:12} seed {pair[1]}: reward {found['start']:.3f} -> {found['end']:.3f} (n = {found['n']}), goal "
-            f"at step {found['reached']}, KL {found['kl']:.2f}, {found['processor_seconds']:.0f} s of processor",
+            f"{pair[0]:12} seed {pair[1]}: reward {found['start']:.3f} -> {found['end']:.3f} (n = {found['n']}), last "
+            f"steps {found['training']:.3f}, goal at step {found['reached']}, KL {found['kl']:.2f}, "
+            f"{found['processor_seconds']:.0f} s of processor",
             flush=True,
         )
         return found
@@ -303,7 +305,10 @@ def main() -> None:
     if set(found) == {(m, s) for m in METHODS for s in SEEDS} and not options.steps:
         pictures = draw(options.out, list(METHODS), SEEDS, DOCS / "pictures")
         n = next(iter(found.values()))["n"]
-        said = f"Rewards at start and end are means over {n} replies to validation prompts, one each. {made}"
+        said = (
+            f"Validation: the mean over {n} replies to other dialogues' prompts, one each. The last steps are "
+            f"{WINDOW}: {WINDOW * SHARED['rollout_batch_size'] * SHARED['num_generations']} replies. {made}"
+        )
         fill(DOCS / "rl-toy.md", "\n\n".join([table(found), said, "\n".join(pictures)]))
         print(f"written: {DOCS / 'rl-toy.md'} and its pictures")
 

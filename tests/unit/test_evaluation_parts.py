@@ -58,7 +58,7 @@ def test_the_reference_of_a_place_is_what_the_format_learns_there(spec: dict[str
         assert [p.reference for p in found] == [samples[p.id].text for p in found]
         rest = samples.keys() - {p.id for p in found}  # only what help-seekers say
         assert all(conv.turns[samples[name].turn].role == "user" for name in rest)
-        assert not rest or spec.get("loader") == "shift"
+        assert not rest or spec.get("loader") == "shift" or spec.get("target_speaker") == "any"
 
 
 def test_fixed_and_copy() -> None:

@@ -1,4 +1,4 @@
-"""The toy proof, in short: one seed of GRPO, a smaller start, and a reward that rises beyond chance."""
+"""What the toy proof is made of; that the loop learns at all is in test_rl_learns.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -23,24 +22,6 @@ def toy() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.mark.slow
-def test_grpo_learns_the_toy_reward(toy: ModuleType, tmp_path: Path) -> None:
-    """Means of 64 replies a step: the last four steps against the first three, whose policy has hardly moved."""
-    toy.start_model(tmp_path, steps=40, layers=1, hidden=64)
-    folder = toy.train_one(
-        "grpo", 13, tmp_path, max_steps=14, rollout_batch_size=8, mini_batch_size=8, per_device_train_batch_size=8,
-        max_new_tokens=32, learning_rate=5e-3, kl_coef=0.02, eval_split=None,
-    )  # fmt: skip
-    rows = toy.lines(folder / "metrics.jsonl")
-    rewards = np.array([row["reward"] for row in rows])
-    before, after = rewards[:3], rewards[-4:]
-    # Replies of a prompt are as good as independent at the start; two standard errors of a share each.
-    error = math.sqrt(before.mean() * (1 - before.mean()) / (3 * 64) + after.mean() * (1 - after.mean()) / (4 * 64))
-    assert after.mean() - before.mean() > max(4 * error, 0.15)
-    assert abs(rows[0]["kl"]) < 1e-3
-    assert rows[-1]["kl"] < 20
 
 
 def test_the_least_kl_is_that_of_a_coin(toy: ModuleType) -> None:

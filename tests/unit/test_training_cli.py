@@ -57,7 +57,10 @@ def assert_refused(found: tuple[int, str, str], said: str, *, late: bool = False
 # ---------------------------------------------------------------- bad settings
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown key": ({"learning_rat": 1}, r"unknown key 'learning_rat'\. Did you mean 'learning_rate'\? Known: allow_"),
+    "unknown key": (
+        {"learning_rat": 1},
+        r"unknown key 'learning_rat'\. Did you mean 'learning_rate'\? Known: act_head",
+    ),
     "text for a number": ({"seed": "many"}, r"'seed': Input should be a valid integer.*but got 'many'\.$"),
     "list for a number": ({"seed": [1]}, r"'seed': Input should be a valid integer\.$"),
     "section for a number": ({"seed.x": 1}, r"'seed': Input should be a valid integer\.$"),
