@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import regex
+
 _OPEN_MARKS = re.compile("([«“‘„]|[`]+)")
 _QUOTE_FIRST = re.compile(r"^\"")
 _BACKTICKS = re.compile(r"(``)")
@@ -42,6 +44,9 @@ _FUSED = tuple(
         ("'twas", r"(?i) ('t)(was)\b"),
     )
 )
+# NLTK compiles this one with `regex`, for which a superscript two is no word character and a combining mark is one; for
+# `re` it is the other way round. In ASCII they agree, and `re` is faster.
+_APOSTROPHE_OPENS_WIDE = regex.compile(_APOSTROPHE_OPENS.pattern)
 _RARE = re.compile("[«“‘„`\"»”’;@#$%&*\u2012-\u2015\\[\\](){}<>]|--|''")
 
 
@@ -49,14 +54,14 @@ def treebank_tokens(sentence: str) -> list[str]:
     """Tokens of one sentence; case is kept."""
     text = sentence
     rare = _RARE.search(text) is not None
-    apostrophe = "'" in text
+    apostrophe, plain = "'" in text, text.isascii()
     if rare:
         text = _OPEN_MARKS.sub(r" \1 ", text)
         text = _QUOTE_FIRST.sub(r"``", text)
         text = _BACKTICKS.sub(r" \1 ", text)
         text = _QUOTE_OPENS.sub(r"\1 `` ", text)
     if apostrophe:
-        text = _APOSTROPHE_OPENS.sub(r"\1 ", text)
+        text = (_APOSTROPHE_OPENS if plain else _APOSTROPHE_OPENS_WIDE).sub(r"\1 ", text)
     text = _punctuation(text, rare=rare, apostrophe=apostrophe)
     text = f" {text} "
     if rare:
