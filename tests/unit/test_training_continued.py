@@ -23,7 +23,7 @@ from heedful.settings import read_yaml, write_yaml
 from heedful.training import TrainConfig, train
 from heedful.training.checkpoints import newest, seal
 from heedful.training.resume import MAY_CHANGE
-from heedful.training.sft import CLOCK
+from heedful.training.trainer import CLOCK
 
 PLAIN: dict[str, Any] = {"save_steps": 2}
 

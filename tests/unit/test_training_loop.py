@@ -26,7 +26,8 @@ from heedful.training import Run, TrainConfig, dry_run, train
 from heedful.training.config import TrainConfig as Config
 from heedful.training.data import Filled, LengthBatches, prepare
 from heedful.training.plan import LIBRARIES, estimate_memory, steps_of
-from heedful.training.sft import Collator, one_device
+from heedful.training.sft import Collator
+from heedful.training.trainer import one_device
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,7 @@ class LateAfter(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step - 1:
-            self.monkeypatch.setattr("heedful.training.sft._Clock._is_over", lambda self, args, limit: True)
+            self.monkeypatch.setattr("heedful.training.trainer.Clock._is_over", lambda self, args, limit: True)
 
 
 def eval_losses(folder: Path) -> dict[int, float]:

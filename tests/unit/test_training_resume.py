@@ -167,15 +167,15 @@ def test_old_checkpoints_go_only_when_the_new_one_is_complete(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With save_total_limit 1 there is a complete checkpoint at every moment."""
-    import heedful.training.sft as sft
+    import heedful.training.trainer as trainer
 
     def refuse(folder: Path) -> None:
         if folder.name == "checkpoint-4":
             raise KeyboardInterrupt
         real(folder)
 
-    real = sft.seal
-    monkeypatch.setattr(sft, "seal", refuse)
+    real = trainer.seal
+    monkeypatch.setattr(trainer, "seal", refuse)
     with pytest.raises(KeyboardInterrupt):
         bench.run(str(tmp_path / "run"), save_steps=2, save_total_limit=1)
     assert newest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "checkpoint-2"

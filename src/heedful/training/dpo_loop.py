@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from heedful.errors import ConfigError, RunError
 from heedful.models.causal import CausalModel
 from heedful.models.delta import expected_warnings
 from heedful.models.memory import keep_freed_memory
-from heedful.training.checkpoints import disk_is_full, full_disk
 from heedful.training.dpo import DPOSettings, TokenPair
 from heedful.training.preference_run import loop_arguments
-from heedful.training.sft import Outcome, _Clock, _Seal, _seconds_of, one_device
+from heedful.training.trainer import Clock, Log, Outcome, Seal, StopsAtItsEnd, one_device, seconds_of, train_to_the_end
 
 
 def fit(
@@ -33,7 +32,7 @@ def fit(
     *,
     folder: Path,
     resume: Path | None = None,
-    log: Callable[[dict[str, float], int], None] | None = None,
+    log: Log | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[Outcome, Any]:
     """Train `causal.model` in place.
@@ -53,21 +52,16 @@ def fit(
     """
     on_cpu = causal.device.type == "cpu"
     reference = copy.deepcopy(causal.model).eval() if delta is None else None
-    clock = _Clock(config.max_seconds, earlier=_seconds_of(resume))
+    clock = Clock(config.max_seconds, earlier=seconds_of(resume))
     with _remarks_of_trl():
         trainer = _trainer(
             config, causal, delta, reference, train, held, folder=folder,
-            callbacks=[clock, _Seal(config.save_total_limit, clock), *callbacks],
+            callbacks=[clock, Seal(config.save_total_limit, clock), *callbacks],
         )  # fmt: skip
         trainer.heedful_log = log
         if on_cpu:
             keep_freed_memory()
-        try:
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        except Exception as err:  # safetensors has an error of its own for a full disk
-            if not disk_is_full(err):
-                raise
-            raise full_disk(folder) from err
+        train_to_the_end(trainer, resume=resume)
     steps = trainer.state.global_step
     outcome = Outcome(
         steps=steps,
@@ -105,7 +99,6 @@ def _trainer(
         )
     except ValueError as err:
         raise ConfigError(f"DPO cannot train this model with delta: {config.delta} ({err}).") from err
-    trainer.remove_callback(PrinterCallback)
     causal.model = trainer.model
     for parameter in causal.model.parameters():
         if parameter.requires_grad:  # an update of 1e-5 vanishes in bf16's 8 bits of mantissa
@@ -141,23 +134,16 @@ def _remarks_of_trl() -> Iterator[None]:
         yield
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(StopsAtItsEnd, DPOTrainer):
     """TRL's trainer without its own tokenising and its own card, stopping where the loss is not a number."""
 
-    heedful_log: Callable[[dict[str, float], int], None] | None = None
+    heedful_log: Log | None = None
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The run writes its own, from what happened."""
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        # transformers takes one step too many when a run is resumed from its last checkpoint within an epoch.
-        if self.state.global_step >= self.state.max_steps:
-            return [], None
-        found: tuple[list[Any], Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return found
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

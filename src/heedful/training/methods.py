@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.errors import ConfigError
+from heedful.models.causal import need_train_extra
 from heedful.registry import Registry
 from heedful.settings import Settings, check
 
@@ -67,5 +68,9 @@ def configured(values: Mapping[str, Any], *, where: str = "configuration") -> tu
         raise ConfigError(
             f"{where}: 'method' must be one of {', '.join(METHODS.names())}, but it is a {type(name).__name__}."
         )
-    method: Method = METHODS.get(name)
+    try:
+        method: Method = METHODS.get(name)
+    except ModuleNotFoundError:
+        need_train_extra()  # says what to install where that is what is missing
+        raise
     return method, check(method.config, values, where=where)

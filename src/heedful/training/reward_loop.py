@@ -6,21 +6,30 @@ binary     L = - mean [y log sigma(z) + (1 - y) log sigma(-z)]                  
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainingArguments
 
 from heedful.errors import RunError
 from heedful.models.memory import keep_freed_memory
 from heedful.models.reward import padded
-from heedful.training.checkpoints import disk_is_full, full_disk
 from heedful.training.data import LengthBatches
 from heedful.training.preference_run import loop_arguments
-from heedful.training.sft import Outcome, _Clock, _Epoch, _Seal, _seconds_of, one_device
+from heedful.training.trainer import (
+    Clock,
+    Epoch,
+    Log,
+    Outcome,
+    Seal,
+    StopsAtItsEnd,
+    one_device,
+    seconds_of,
+    train_to_the_end,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +51,7 @@ def fit(
     *,
     folder: Path,
     resume: Path | None = None,
-    log: Callable[[dict[str, float], int], None] | None = None,
+    log: Log | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Outcome:
     """Train `model` in place.
@@ -57,29 +66,23 @@ def fit(
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
     arguments = one_device(TrainingArguments(**loop_arguments(config, folder, evaluates=bool(held), on_cpu=on_cpu)))
-    clock = _Clock(config.max_seconds, earlier=_seconds_of(resume))
+    clock = Clock(config.max_seconds, earlier=seconds_of(resume))
     trainer = RewardTrainer(
         model=model,
         args=arguments,
         train_dataset=list(train),
         eval_dataset=list(held) or None,
         data_collator=Collator(int(model.config.pad_token_id)),
-        callbacks=[clock, _Seal(config.save_total_limit, clock), *callbacks],
+        callbacks=[clock, Seal(config.save_total_limit, clock), *callbacks],
     )
     trainer.objective = config.objective
     trainer.heedful_log = log
     # The head of a causal model takes any keyword, which transformers reads as "divides its loss itself".
     trainer.model_accepts_loss_kwargs = False
-    trainer.add_callback(_Epoch(trainer))
-    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Epoch(trainer))
     if on_cpu:
         keep_freed_memory()
-    try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except Exception as err:  # safetensors has an error of its own for a full disk
-        if not disk_is_full(err):
-            raise
-        raise full_disk(folder) from err
+    train_to_the_end(trainer, resume=resume)
     steps = trainer.state.global_step
     return Outcome(
         steps=steps,
@@ -103,11 +106,11 @@ class Collator:
         return {**padded(rows, pad_id=self.pad_id), "goodness": goodness}
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(StopsAtItsEnd):
     """transformers' Trainer with our losses, and batches of similar length."""
 
     objective = "pairwise"
-    heedful_log: Callable[[dict[str, float], int], None] | None = None
+    heedful_log: Log | None = None
     sampler: LengthBatches | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -115,13 +118,6 @@ class RewardTrainer(Trainer):
         batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         self.sampler = LengthBatches([len(item) for item in items], global_batch=batch, seed=self.args.seed)
         return self.sampler
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        # transformers takes one step too many when a run is resumed from its last checkpoint within an epoch.
-        if self.state.global_step >= self.state.max_steps:
-            return [], None
-        found: tuple[list[Any], Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return found
 
     def compute_loss(
         self,

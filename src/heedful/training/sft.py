@@ -11,10 +11,8 @@ part of the model while the loop runs, so that optimiser, gradients and checkpoi
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,6 @@ import numpy as np
 import torch
 from transformers import (
     EarlyStoppingCallback,
-    PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -36,38 +32,25 @@ from heedful.formats import Format, TokenTree, pack
 from heedful.models.causal import CausalModel, use_bf16
 from heedful.models.forward import predictions, states_and_logits, tensors
 from heedful.models.memory import keep_freed_memory
-from heedful.training.checkpoints import disk_is_full, full_disk, prune, seal, unseal_after
 from heedful.training.config import TrainConfig
 from heedful.training.data import Filled, LengthBatches, Prepared
 from heedful.training.rl.acts import gold_act, load_act_head, measure_acts, new_act_head, path_means, save_heads
 from heedful.training.rl.collect import prompts_of
 from heedful.training.rl.experience import Prompt
 from heedful.training.rl.heads import ActHead
+from heedful.training.trainer import (
+    Best,
+    Clock,
+    Epoch,
+    Log,
+    Outcome,
+    Seal,
+    StopsAtItsEnd,
+    one_device,
+    seconds_of,
+    train_to_the_end,
+)
 from heedful.types import Conversation
-
-CLOCK = "heedful-clock.json"
-"""In a checkpoint, under its seal: the seconds that the run had taken."""
-
-Log = Callable[[dict[str, float], int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a finished loop reports.
-
-    Args:
-        steps: taken in all.
-        weights_step: the step whose weights the model has now; an earlier one where that was the best.
-        seconds, tokens: of all legs of a run that was continued, as far as checkpoints know of them.
-        stopped: why it ended: `done`, `time` or `early`.
-    """
-
-    steps: int
-    weights_step: int
-    seconds: float
-    tokens: int
-    stopped: str
-    best_eval_loss: float | None
 
 
 def sft(
@@ -95,9 +78,9 @@ def sft(
     """
     at_end = evaluation is not None and config.eval_steps is None
     arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
-    clock = _Clock(config.max_seconds, earlier=_seconds_of(resume))
+    clock = Clock(config.max_seconds, earlier=seconds_of(resume))
     keeps = [_KeepsActs(acts, resume)] if acts else []
-    own = [clock, _Best(), *keeps, _Seal(config.save_total_limit, clock), *callbacks, *_early_stopping(config)]
+    own = [clock, Best(), *keeps, Seal(config.save_total_limit, clock), *callbacks, *_early_stopping(config)]
     trainer = ConversationTrainer(
         model=causal.model,
         args=arguments,
@@ -107,18 +90,11 @@ def sft(
         callbacks=own,
     )
     trainer.heedful_log, trainer.acts = log, acts
-    trainer.add_callback(_Epoch(trainer))
-    # It prints every log line to stdout, which belongs to results.
-    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Epoch(trainer))
     if causal.device.type == "cpu":
         keep_freed_memory()
-    try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
-    except Exception as err:  # safetensors has an error of its own for a full disk
-        if not disk_is_full(err):
-            raise
-        raise full_disk(folder) from err
+    train_to_the_end(trainer, resume=resume)
+    best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
     if acts:
         acts.leave(causal.model, trainer)
     early = trainer.state.global_step < trainer.state.max_steps and not clock.rang
@@ -235,7 +211,7 @@ class Collator:
         return found
 
 
-class ConversationTrainer(Trainer):
+class ConversationTrainer(StopsAtItsEnd):
     """transformers' Trainer with our batches, our loss and a token-weighted validation loss."""
 
     heedful_log: Log | None = None
@@ -258,13 +234,6 @@ class ConversationTrainer(Trainer):
             fill=together if self.args.world_size > 1 else 1,
         )
         return self.sampler
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        # transformers takes one step too many when a run is resumed from its last checkpoint within an epoch.
-        if self.state.global_step >= self.state.max_steps:
-            return [], None
-        found: tuple[list[Any], Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return found
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         if not batch_samples:
@@ -356,95 +325,6 @@ class _KeepsActs(TrainerCallback):
             self.acts.save(folder)
 
 
-class _Epoch(TrainerCallback):
-    """Tells the sampler which epoch begins: accelerate's wrappers do not pass it on when a run is resumed."""
-
-    def __init__(self, trainer: ConversationTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.trainer.sampler is not None:
-            self.trainer.sampler.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
-
-
-class _Clock(TrainerCallback):
-    """Ends training when its time is over, and measures the last step, so that it can be the best one.
-
-    Args:
-        limit: seconds from now on.
-        earlier: seconds that the run took before it was continued.
-    """
-
-    def __init__(self, limit: float | None, *, earlier: float) -> None:
-        self.limit, self.earlier, self.begun, self.rang = limit, earlier, time.monotonic(), False
-
-    def seconds(self) -> float:
-        """Of the whole run."""
-        return self.earlier + time.monotonic() - self.begun
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        last = state.global_step >= state.max_steps
-        if not last and self.limit is not None and self._is_over(args, self.limit):
-            # Saved as well, so that `--resume` goes on from here and not from the last round number.
-            self.rang = control.should_training_stop = control.should_save = True
-        if (last or self.rang) and args.load_best_model_at_end:
-            control.should_evaluate = control.should_save = True
-
-    def _is_over(self, args: Any, limit: float) -> bool:
-        over = time.monotonic() - self.begun > limit
-        if args.world_size > 1:
-            # Clocks differ, and a process that stopped alone would leave the others waiting for it.
-            flag = torch.tensor(int(over), device=args.device)
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            over = bool(flag.item())
-        return over
-
-
-class _Best(TrainerCallback):
-    """Saves every new best model: what was not saved cannot be taken back at the end."""
-
-    def on_evaluate(
-        self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
-    ) -> None:
-        if args.load_best_model_at_end and (state.best_metric is None or metrics["eval_loss"] < state.best_metric):
-            control.should_save = True
-
-
-class _Seal(TrainerCallback):
-    """Seals a checkpoint once all its files are written, and only then deletes older ones."""
-
-    def __init__(self, keep: int, clock: _Clock) -> None:
-        self.keep, self.clock = keep, clock
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        control.should_save = False  # it was on when the checkpoint was written
-        if state.is_world_process_zero:
-            unseal_after(Path(args.output_dir), state.global_step)
-        # A checkpoint's state has the rhythms of its time and the place where its run was then.
-        state.compute_steps(args, state.max_steps)
-        here = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
-        if here.is_dir():
-            state.best_model_checkpoint = str(here)
-
-    def on_save(
-        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        # A gradient can break the weights while the loss before it was still a number.
-        if not all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad):
-            raise RunError(
-                f"The weights became nan at step {state.global_step}; lower learning_rate or use precision: fp32, "
-                "then continue with --resume from the last good checkpoint."
-            )
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if args.world_size > 1:
-            torch.distributed.barrier()  # every process writes the state of its random numbers
-        if state.is_world_process_zero and folder.is_dir():
-            (folder / CLOCK).write_text(json.dumps({"seconds": self.clock.seconds()}), "utf-8")
-            seal(folder)
-            best = state.best_model_checkpoint
-            prune(folder.parent, keep=self.keep, spare=Path(best) if best else None)
-
-
 def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bool) -> TrainingArguments:
     at_steps = evaluates and config.eval_steps is not None
     arguments = TrainingArguments(
@@ -487,23 +367,10 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
     return one_device(arguments)
 
 
-def one_device(arguments: TrainingArguments) -> TrainingArguments:
-    """Let one process use one GPU: nn.DataParallel would cut a packed batch where its rows are, not its targets."""
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
-    return arguments
-
-
 def _weights_step(trainer: ConversationTrainer) -> int:
     state, best = trainer.state, trainer.state.best_model_checkpoint
     taken_back = trainer.args.load_best_model_at_end and best is not None and Path(best).is_dir()
     return int(state.best_global_step if taken_back and state.best_global_step else state.global_step)
-
-
-def _seconds_of(checkpoint: Path | None) -> float:
-    if checkpoint is None or not (checkpoint / CLOCK).is_file():
-        return 0.0
-    return float(json.loads((checkpoint / CLOCK).read_text("utf-8"))["seconds"])
 
 
 def _save_steps(config: TrainConfig) -> int:

@@ -163,7 +163,7 @@ class Collector:
             passing = lay_out(self.causal, mine, mine_replies, gold=False)
             with torch.no_grad(), autocast(self.causal, self.half):
                 if own:
-                    seen = run(model, passing, temperature=self.decoding.temperature)
+                    seen = run(model, passing, temperature=self.decoding.temperature, entropy=False)
                     parts["old"].append(_array(seen.logprobs))
                     if self.value_head is not None:
                         parts["values"].append(
@@ -172,7 +172,7 @@ class Collector:
                 if self.reference:
                     with self.as_reference() as other:
                         parts["reference"].append(
-                            _array(run(other, passing, temperature=self.decoding.temperature).logprobs)
+                            _array(run(other, passing, temperature=self.decoding.temperature, entropy=False).logprobs)
                         )
         model.train(was)
         sampler = np.array([x for replies in written for w in replies for x in w.logprobs], dtype=np.float64)

@@ -5,6 +5,7 @@ Names are those of Hugging Face where it has one; a *step* is one round: rollout
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,7 +16,7 @@ from heedful.training.rl.algorithms import GRPO, PPO, RLOO, Algorithm, Reinforce
 from heedful.training.rl.quirks import Compat
 
 
-class RLConfig(RunSettings):
+class RLConfig(RunSettings, ABC):
     """What every algorithm has. Lengths are tokens, times seconds; prompts and replies count over all processes."""
 
     learning_rate: float = Field(default=1.41e-5, gt=0)
@@ -121,9 +122,9 @@ class RLConfig(RunSettings):
         """Whether each round has one optimiser step only, so that the policy that is trained is the one that wrote."""
         return self.num_iterations == 1 and self.mini_batch_size == self.rollout_batch_size
 
+    @abstractmethod
     def algorithm(self) -> Algorithm:
         """The algorithm object; each method's class has its own."""
-        raise NotImplementedError
 
     def quirks(self) -> Compat:
         """Deviations from the loop, none unless a method knows some."""

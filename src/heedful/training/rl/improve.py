@@ -190,6 +190,7 @@ class Improver:
         flat = self._flat(work, at, found, passing)
         policy = self.algorithm.loss(flat, counts, kl_coef=work.kl_coef)
         terms = {"policy_loss": policy.loss}
+        assert found.entropy is not None
         if self.config.entropy_coef:
             terms["entropy_loss"] = -self.config.entropy_coef * found.entropy.sum() / max(counts.tokens, 1)
         if self.config.ptx_coef:

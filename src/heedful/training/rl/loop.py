@@ -30,7 +30,7 @@ Write = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a finished loop reports; see `training.sft.Outcome`.
+    """What a finished loop reports; see `training.trainer.Outcome`.
 
     Args:
         stopped: `done`, `time`, `kl`, `repetition` or `heldout`; `reason` says it in a sentence.
@@ -76,6 +76,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.watch = Watch(config=self.config)
         self.stopped: Stop | None = None
+        self.orders: dict[int, np.ndarray[Any, Any]] = {}
         self.kl_coef = self.config.kl_coef
         self.tokens = self.replies = 0
         self.earlier, self.begun = 0.0, time.monotonic()
@@ -165,8 +166,10 @@ class Loop:
     def _prompt(self, number: int) -> Prompt:
         """The prompt at place `number` of an endless stream: each pass over the prompts has an order of its own."""
         epoch, place = divmod(number, len(self.prompts))
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.prompts))
-        return self.prompts[int(order[place])]
+        if epoch not in self.orders:  # a round can reach into the next pass, so the last one is kept too
+            order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.prompts))
+            self.orders = {epoch - 1: self.orders.get(epoch - 1, order), epoch: order}
+        return self.prompts[int(self.orders[epoch][place])]
 
     def _adapt(self, kl: float | None) -> None:
         """kl_coef <- kl_coef * (1 + gain * clip(KL / target - 1, -0.2, 0.2)) (Ziegler et al. 2019)."""

@@ -49,7 +49,7 @@ class Seen:
 
     Args:
         logprobs: [M] of the replies' tokens.
-        entropy: [M] of the distribution that each was drawn from, in nats.
+        entropy: [M] of the distribution that each was drawn from, in nats; None where it was not asked for.
         states: [M, H] final states before each token: what a value head reads.
         gold: [tokens of gold replies] their log-probabilities.
         prompts: [P, H] mean final state of each prompt.
@@ -57,7 +57,7 @@ class Seen:
     """
 
     logprobs: torch.Tensor
-    entropy: torch.Tensor
+    entropy: torch.Tensor | None
     states: torch.Tensor
     gold: torch.Tensor
     prompts: torch.Tensor
@@ -114,11 +114,19 @@ def lay_out(
     )
 
 
-def run(model: Any, passing: Passing, *, temperature: float = 1.0, entropy_gradient: bool = False) -> Seen:
+def run(
+    model: Any,
+    passing: Passing,
+    *,
+    temperature: float = 1.0,
+    entropy: bool = True,
+    entropy_gradient: bool = False,
+) -> Seen:
     """Compute a pass.
 
     Args:
         temperature: at which replies are drawn; their probabilities are those of that distribution, the policy's.
+        entropy: False where nobody reads it: it is another walk over [M, V].
         entropy_gradient: let gradients flow through the entropy (an entropy bonus needs them, a log does not).
     """
     states, logits = states_and_logits(model, passing.batch)
@@ -126,16 +134,17 @@ def run(model: Any, passing: Passing, *, temperature: float = 1.0, entropy_gradi
     table = (logits.float() if temperature == 1.0 else logits.float() / temperature).log_softmax(-1)
     chosen = table.gather(1, batch["label"][:, None])[:, 0]
     order = passing.order
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = _entropy(table if entropy_gradient else table.detach())[order]
+    spread = None
+    if entropy:
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            spread = _entropy(table if entropy_gradient else table.detach())[order]
     before = states[batch["row"], batch["source"]][order].float()
-    inside = passing.prompts.to(states.dtype)
-    sizes = inside.sum((1, 2))
-    means = torch.einsum("prt,rth->ph", inside, states) / sizes[:, None]
+    sizes = passing.prompts.sum((1, 2))  # as whole numbers: in bf16 a count above 256 is rounded
+    means = torch.einsum("prt,rth->ph", passing.prompts.to(states.dtype), states).float() / sizes[:, None]
     # The tokens of a prompt lie side by side in its row.
-    second = passing.prompts.flatten(1).int().argmax(1) + (sizes.long() - 2).clamp(min=0)
+    second = passing.prompts.flatten(1).int().argmax(1) + (sizes - 2).clamp(min=0)
     return Seen(
-        logprobs=chosen[order], entropy=entropy, states=before, gold=chosen[passing.gold], prompts=means.float(),
+        logprobs=chosen[order], entropy=spread, states=before, gold=chosen[passing.gold], prompts=means,
         before=states.flatten(0, 1)[second].float(),
     )  # fmt: skip
 

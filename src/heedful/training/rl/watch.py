@@ -124,9 +124,9 @@ def heldout_level(row: dict[str, Any], start: dict[str, Any]) -> float | None:
     The change of a score of which less is better counts the other way round.
     """
     changes = []
-    for name, values in row["heldout"].items():
+    for name in row["heldout"].keys() & start["heldout"].keys():
         pairs = [
-            (now, was) for now, was in zip(values, start["heldout"].get(name, []), strict=False)
+            (now, was) for now, was in zip(row["heldout"][name], start["heldout"][name], strict=True)
             if now is not None and was is not None
         ]  # fmt: skip
         if not pairs:
