@@ -17,7 +17,11 @@ from heedful.registry import load_path
 
 PROMISED = Path(__file__).with_name("public_names.txt")
 HEAVY = ("torch", "transformers", "sklearn", "nltk", "peft", "scipy", "matplotlib", "bert_score", "datasets")
-LIGHT = ["heedful", "heedful.corpora", "heedful.taxonomy", "heedful.formats", "heedful.scoring", "heedful.cli"]
+LIGHT = [
+    "heedful", "heedful.corpora", "heedful.taxonomy", "heedful.formats", "heedful.scoring", "heedful.scoring.rewards",
+    "heedful.classify", "heedful.pages", "heedful.pipeline", "heedful.training", "heedful.training.methods",
+    "heedful.cli",
+]  # fmt: skip
 
 
 def described(name: str) -> str:

@@ -29,7 +29,7 @@ class Entry:
         settings: as `Step.settings`.
         needs: stage -> its hash when this one was started.
         started, finished: ISO times; `finished` is None until the stage's last file was written.
-        seconds: wall time of the attempts that ended by themselves; a killed one leaves none.
+        seconds: wall time of all attempts; of one that was killed, what its run had written down (`summary.json`).
     """
 
     hash: str

@@ -206,13 +206,20 @@ def _run_stage(
         raise
     finally:
         _free_memory()
-    record = record.with_entry(step.name, replace(entry, finished=now(), seconds=_since(entry, begun)))
+    seconds = max(_since(entry, begun), _told(step))
+    record = record.with_entry(step.name, replace(entry, finished=now(), seconds=seconds))
     record.save(about)
     return record
 
 
 def _since(entry: Entry, begun: float) -> float:
     return round(entry.seconds + time.monotonic() - begun, 1)
+
+
+def _told(step: Step) -> float:
+    """Seconds that a stage's own summary counts: a run that was killed keeps its time in its checkpoints."""
+    found = (summary_of(step.folder) or {}).get("seconds")
+    return round(float(found), 1) if isinstance(found, int | float) else 0.0
 
 
 def _goes_on(step: Step, state: State) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -123,7 +123,7 @@ def plan(config: DPOSettings) -> Mapping[str, Any]:
         "negatives": data.negatives,
         "tokens": sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs),
         "longest": max(len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in pairs),
-        "steps": steps_of(cast(Any, config), trees=len(pairs)),
+        "steps": steps_of(config, trees=len(pairs)),
         "data_hash": data.hash,
         "eval_data_hash": data.held_hash,
         "notes": list(data.notes),

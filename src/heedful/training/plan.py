@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from heedful.errors import NotFoundError
 from heedful.models.causal import resolve_path
@@ -36,7 +36,20 @@ class Plan:
         return asdict(self)
 
 
-def steps_of(config: TrainConfig, *, trees: int, processes: int = 1) -> int:
+class HasLength(Protocol):
+    """Settings that say how long training takes."""
+
+    @property
+    def max_steps(self) -> int: ...
+    @property
+    def num_train_epochs(self) -> float: ...
+    @property
+    def per_device_train_batch_size(self) -> int: ...
+    @property
+    def gradient_accumulation_steps(self) -> int: ...
+
+
+def steps_of(config: HasLength, *, trees: int, processes: int = 1) -> int:
     """Optimiser steps of a run, as transformers' Trainer counts them."""
     if config.max_steps > 0:
         return config.max_steps

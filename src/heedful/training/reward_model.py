@@ -110,7 +110,7 @@ def plan(config: RewardModelConfig) -> Mapping[str, Any]:
         "examples": len(data.train),
         "held_out": len(data.held),
         "negatives": data.negatives,
-        "steps": steps_of(_any(config), trees=len(data.train)),
+        "steps": steps_of(config, trees=len(data.train)),
         "data_hash": data.hash,
         "eval_data_hash": data.held_hash,
         "notes": list(data.notes),
@@ -132,7 +132,7 @@ def train(config: RewardModelConfig, *, say: Say = lambda text: None, callbacks:
     fit = load_path("heedful.training.reward_loop:fit")
     begun = begin(config, fingerprint=fingerprint(config), base=config.model_name_or_path, say=say)
     _refuse_form(config, begun.data)
-    place = start_place(_any(config), begun.folder, resumed=begun.resume is not None)
+    place = start_place(config, begun.folder, resumed=begun.resume is not None)
     base = judge.place_of(place)
     kind = judge.kind_of(base, named=config.model_name_or_path)
     delta = config.delta or ("full" if kind == "encoder" else "lora")
@@ -157,11 +157,6 @@ def train(config: RewardModelConfig, *, say: Say = lambda text: None, callbacks:
         return _finish(config, begun, model.eval(), tokenizer, outcome, kind=kind, delta=delta, cut=cut)
 
 
-def _any(config: RewardModelConfig) -> Any:
-    """Settings of one method where a helper names those of another; both have the keys that it reads."""
-    return config
-
-
 def _refuse_form(config: RewardModelConfig, data: Preferences) -> None:
     if config.objective == "pairwise" and data.form == "answers":
         raise ConfigError(
@@ -177,8 +172,8 @@ def _start(config: RewardModelConfig, place: str, folder: Path, *, kind: str, de
 
     if kind == "causal" and is_adapter(place):
         # The adapter of an earlier run becomes part of the weights, which are kept beside the new one.
-        causal = load_start(_any(config), place)
-        stand_on_base(_any(config), causal, folder, write=True)
+        causal = load_start(config, place)
+        stand_on_base(config, causal, folder, write=True)
         place = str((folder / BASE).absolute())
         del causal
     set_seed(config.seed)  # the new output's weights are drawn here

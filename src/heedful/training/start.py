@@ -9,18 +9,29 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 from heedful.errors import ConfigError
 from heedful.models.causal import CausalModel, Dtype, load, resolve_path, use_bf16
 from heedful.models.delta import expected_warnings
 from heedful.training.checkpoints import is_complete, seal
-from heedful.training.config import RunSettings
 
 BASE = "base"
 """The merged base within a run's folder."""
 
 
-def start_place(config: RunSettings, folder: Path, *, resumed: bool) -> str:
+class Starts(Protocol):
+    """Settings that say what a run starts from, and how it is rounded."""
+
+    @property
+    def model_name_or_path(self) -> str: ...
+    @property
+    def delta(self) -> str | None: ...
+    @property
+    def precision(self) -> str: ...
+
+
+def start_place(config: Starts, folder: Path, *, resumed: bool) -> str:
     """Where the starting weights and tokenizer are: `model_name_or_path`, or the merged base of a resumed run."""
     kept = (folder / BASE).absolute()
     return str(kept) if resumed and is_complete(kept) else config.model_name_or_path
@@ -31,12 +42,12 @@ def is_adapter(name: str) -> bool:
     return (Path(resolve_path(name)) / "adapter_config.json").is_file()
 
 
-def keeps_base(config: RunSettings, place: str) -> bool:
+def keeps_base(config: Starts, place: str) -> bool:
     """Whether a run that starts from `place` has merged weights to keep; those of `delta: full` hold them anyway."""
     return config.delta != "full" and is_adapter(place)
 
 
-def load_start(config: RunSettings, place: str) -> CausalModel:
+def load_start(config: Starts, place: str) -> CausalModel:
     """The model that training starts from, in one piece and all of it trainable.
 
     Raises:
@@ -59,7 +70,7 @@ def load_start(config: RunSettings, place: str) -> CausalModel:
     return causal
 
 
-def stand_on_base(config: RunSettings, causal: CausalModel, folder: Path, *, write: bool) -> None:
+def stand_on_base(config: Starts, causal: CausalModel, folder: Path, *, write: bool) -> None:
     """Keep merged weights in `folder/base`, have the adapter to come name it, and round as `precision` says.
 
     Args:
@@ -87,7 +98,7 @@ def _keep(causal: CausalModel, folder: Path) -> None:
     os.replace(scratch, folder / BASE)
 
 
-def _dtype(config: RunSettings) -> Dtype:
+def _dtype(config: Starts) -> Dtype:
     import torch
 
     bf16 = use_bf16(config.precision, on_cpu=not torch.cuda.is_available())
