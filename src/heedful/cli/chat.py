@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from heedful import formats
+from heedful import agents, formats
 from heedful.corpora import write_jsonl
 from heedful.errors import NotFoundError, UserError
 from heedful.models.causal import load
@@ -76,7 +76,13 @@ def open_talk(model: str, *, max_new_tokens: int, temperature: float, top_p: flo
         seed=seed,
     )
     causal = load(model)
-    return Talk(causal, formats.make(run.get("format") or "chat"), decoding, max_length=run.get("max_length") or 1024)
+    return Talk(
+        causal,
+        formats.make(run.get("format") or "chat"),
+        decoding,
+        max_length=run.get("max_length") or 1024,
+        planners=agents.make(run.get("planners")),
+    )
 
 
 def _line() -> str:

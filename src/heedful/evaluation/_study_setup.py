@@ -144,6 +144,7 @@ def _entry(
             train_split=config.train_split,
             max_conversations=config.max_conversations,
             format=_format(name, spec, run),
+            planners=spec.planners,
             max_length=spec.max_length,
             overlong=spec.overlong,
             dtype=config.dtype,
@@ -266,7 +267,7 @@ def views(plan: Plan, conversations: Sequence[Conversation]) -> dict[str, View]:
     talks = [c.merged() for c in conversations] if plan.config.merge_turns else list(conversations)
     for entry in plan.entries:
         fmt = entry.setting.fmt
-        gold = [fmt.prepare(c) for c in talks]
+        gold = [fmt.prepare(c) for c in entry.setting.planners.plan(talks)]
         shown, notes = _predicted(gold, entry.readers)
         fmt.check(shown)
         where = [place for c in gold for place in places(c, fmt)]

@@ -42,6 +42,7 @@ class EvalConfig(Settings):
     train_split: str | None = Field(default="train", description="where the nearest-reply baseline looks")
     max_conversations: int | None = Field(default=None, ge=1)
     format: str | dict[str, Any] | None = None
+    planners: list[str | dict[str, Any]] | None = Field(default=None, description="default: the run's own")
     max_length: int | None = Field(default=None, ge=8)
     overlong: Literal["error", "skip"] | None = Field(
         default=None, description="what to do with a turn that does not fit into max_length; default: as the run did"

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from heedful import corpora, formats
+from heedful import agents, corpora, formats
 from heedful.errors import ConfigError, DataError, NotFoundError
 from heedful.evaluation.baselines import BASELINES, Place, places
 from heedful.evaluation.config import EvalConfig
@@ -25,7 +25,7 @@ from heedful.evaluation.traces import Records, private
 from heedful.formats import Format, Overlong, Sample
 from heedful.models.causal import CausalModel, add_markers, check_architecture, fingerprint, load, need_train_extra
 from heedful.models.forward import SampleLoss, likelihood
-from heedful.models.generate import generate
+from heedful.models.generate import Generated, generate
 from heedful.models.talk import unwritable
 from heedful.scoring.suite import resolve
 from heedful.settings import read_yaml
@@ -62,6 +62,7 @@ class Setting:
     overlong: Overlong
     folder: Path
     run: dict[str, Any] | None
+    planners: agents.Planners = field(default_factory=agents.Planners)
 
 
 def settle(config: EvalConfig) -> Setting:
@@ -98,6 +99,7 @@ def settle(config: EvalConfig) -> Setting:
         overlong=config.overlong or (run or {}).get("overlong") or "error",
         folder=folder,
         run=run,
+        planners=agents.make(config.planners if config.planners is not None else (run or {}).get("planners")),
     )
 
 
@@ -112,6 +114,7 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
     check_architecture(config.model_name_or_path)  # before anything is written
     begun = time.monotonic()
     conversations = load_split(setting, config.split, config.max_conversations)
+    conversations = setting.planners.plan(conversations)
     prepared = [setting.fmt.prepare(c) for c in conversations]
     setting.fmt.check(conversations)
     where = [place for c in prepared for place in places(c, setting.fmt)]
@@ -171,6 +174,12 @@ def load_split(setting: Setting, split: str | None, limit: int | None) -> list[C
     return found[:limit] if limit else found
 
 
+def sources_of(prepared: Sequence[Conversation], where: Sequence[Place]) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """Place -> what was looked up for the reply that is due there."""
+    by_id = {conv.id: conv for conv in prepared}
+    return {place.id: by_id[place.conversation_id].before(place.turn).sources() for place in where}
+
+
 def hash_of(prepared: Sequence[Conversation]) -> str:
     """Sixteen hex digits over all that a prompt may hold: another word anywhere in a talk is other data."""
     digest = hashlib.sha256()
@@ -179,6 +188,8 @@ def hash_of(prepared: Sequence[Conversation]) -> str:
         for turn in conv.turns:
             labels = "\x1d".join(f"{label.set}={label.value}" for label in turn.labels)
             digest.update(f"{turn.role}\x1f{turn.text}\x1f{labels}\x1e".encode())
+            if turn.sources:
+                digest.update(json.dumps(turn.sources, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
@@ -233,7 +244,10 @@ def _model(
     samples = samples_of(causal, setting, conversations, where)
     header = header_of(name, causal, setting, data_hash)
     losses = likelihoods(name, causal, setting, samples, header, say)
-    traces = write_replies(name, causal, setting, samples, where, header, say) if setting.config.generate else None
+    traces = None
+    if setting.config.generate:
+        sources = sources_of([setting.fmt.prepare(c) for c in conversations], where)
+        traces = write_replies(name, causal, setting, samples, where, header, say, sources=sources)
     what = "the run's model" if name == "trained" else "the same model before training" if name == "base" else "model"
     return System(
         name=name,
@@ -269,6 +283,7 @@ def header_of(name: str, causal: CausalModel, setting: Setting, data_hash: str) 
         "model": fingerprint(causal),
         "dtype": str(next(causal.model.parameters()).dtype).removeprefix("torch."),
         "format": setting.fmt.fingerprint,
+        **({"planners": setting.planners.fingerprint} if setting.planners.steps else {}),
         "max_length": setting.max_length,
         "data": data_hash,
     }
@@ -303,8 +318,14 @@ def write_replies(
     *,
     prompts: Literal["hashed", "kept"] = "hashed",
     notes: Mapping[str, Mapping[str, Any]] | None = None,
+    sources: Mapping[str, tuple[Mapping[str, Any], ...]] | None = None,
 ) -> list[Trace]:
-    """Write what is missing of `traces/<name>.jsonl`, and read all of it; `notes` go into the info of a reply by id."""
+    """Write what is missing of `traces/<name>.jsonl`, and read all of it.
+
+    Args:
+        notes: place -> what goes into the info of its reply.
+        sources: place -> what planners looked up for it.
+    """
     config = setting.config
     decoding = config.decoding.decoding(config.seed)
     records = Records(
@@ -321,28 +342,10 @@ def write_replies(
         for made in batch:
             if made.id in known:
                 continue
-            text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
-            reply = setting.fmt.parse(text, causal.tokenizer)
-            place, prompt = by_place[made.id], inputs[made.id]
-            given = causal.tokenizer.decode(prompt)
-            trace = Trace(
-                id=made.id,
-                conversation_id=place.conversation_id,
-                turn=place.turn,
-                system=header["system"],
-                reply=reply.text,
-                reference=place.reference,
-                prompt=given if prompts == "kept" else None,
-                plan=reply.plan,
-                finish=made.written.finish,
-                tokens=len(made.written.tokens),
-                info={
-                    "model": header["model"],
-                    "format": header["format"],
-                    "prompt_hash": text_hash(given),
-                    **(notes or {}).get(made.id, {}),
-                },
-                usage={"prompt_tokens": len(prompt), "completion_tokens": len(made.written.tokens)},
+            place = by_place[made.id]
+            trace = _trace(made, inputs[made.id], place, causal, setting.fmt, header, kept=prompts == "kept")
+            trace = replace(
+                trace, info={**trace.info, **(notes or {}).get(made.id, {})}, sources=(sources or {}).get(made.id, ())
             )
             tokens += trace.tokens
             fresh.append(trace.to_dict())
@@ -351,6 +354,35 @@ def write_replies(
         spent = max(time.monotonic() - begun, 1e-6)
         say(f"{name}: replies {len(known):,}/{len(samples):,} ({tokens / spent:.0f} tokens/s)")
     return [Trace.from_dict(known[s.id]) for s in samples]
+
+
+def _trace(
+    made: Generated,
+    prompt: tuple[int, ...],
+    place: Place,
+    causal: CausalModel,
+    fmt: Format,
+    header: Mapping[str, Any],
+    *,
+    kept: bool,
+) -> Trace:
+    """What was written at a place; `kept`: with its input."""
+    text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
+    reply, given = fmt.parse(text, causal.tokenizer), causal.tokenizer.decode(prompt)
+    return Trace(
+        id=made.id,
+        conversation_id=place.conversation_id,
+        turn=place.turn,
+        system=header["system"],
+        reply=reply.text,
+        reference=place.reference,
+        prompt=given if kept else None,
+        plan=reply.plan,
+        finish=made.written.finish,
+        tokens=len(made.written.tokens),
+        info={"model": header["model"], "format": header["format"], "prompt_hash": text_hash(given)},
+        usage={"prompt_tokens": len(prompt), "completion_tokens": len(made.written.tokens)},
+    )
 
 
 # ---------------------------------------------------------------------- baselines

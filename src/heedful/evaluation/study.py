@@ -47,6 +47,7 @@ from heedful.evaluation.run import (
     load_split,
     make_baselines,
     samples_of,
+    sources_of,
     write_json,
     write_replies,
 )
@@ -187,7 +188,7 @@ def _write_system(entry: Entry, causal: CausalModel, plan: Plan, view: View, mad
                 found[name].append(
                     write_replies(
                         file, causal, part, samples, view.where, {**header, "adapter": "merged"}, say,
-                        prompts="kept", notes=view.notes,
+                        prompts="kept", notes=view.notes, sources=sources_of(view.shown, view.where),
                     )
                 )  # fmt: skip
     made.traces[entry.name] = found

@@ -27,6 +27,7 @@ class SystemConfig(Settings):
     format: str | dict[str, Any] | None = Field(
         default=None, description="a mapping without 'name' changes options of the run's own format"
     )
+    planners: list[str | dict[str, Any]] | None = Field(default=None, description="default: the run's own")
     max_length: int | None = Field(default=None, ge=8)
     overlong: Literal["error", "skip"] | None = None
     predicted_labels: dict[str, str] | None = Field(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from heedful.errors import UserError
 from heedful.formats import Format, Reply
@@ -14,16 +14,31 @@ from heedful.models.generate import generate, prompt_only
 from heedful.types import Conversation, Label, Turn
 
 
+class Plans(Protocol):
+    """Whatever adds labels and sources to conversations; `heedful.agents.Planners` does."""
+
+    def plan(self, conversations: Sequence[Conversation]) -> list[Conversation]: ...
+
+
 class Talk:
     """One conversation with one model. Nothing is written anywhere; `conversation` is the only memory.
 
     Args:
         max_length: prompt and reply together, in tokens.
+        planners: asked before each reply.
     """
 
-    def __init__(self, causal: CausalModel, fmt: Format, decoding: Decoding, *, max_length: int = 1024) -> None:
+    def __init__(
+        self,
+        causal: CausalModel,
+        fmt: Format,
+        decoding: Decoding,
+        *,
+        max_length: int = 1024,
+        planners: Plans | None = None,
+    ) -> None:
         self.causal, self.fmt, self.decoding = causal, fmt, decoding
-        self.max_length = max_length
+        self.max_length, self.planners = max_length, planners
         self.conversation = Conversation(id="talk", turns=(), source="chat")
 
     def say(self, text: str) -> None:
@@ -44,6 +59,8 @@ class Talk:
         Raises:
             DataError: the last message does not fit into `max_length`; the talk stays as it was.
         """
+        if self.planners is not None:
+            self.conversation = self.planners.plan([self.conversation])[0]
         prompt = self.prompt()
         # The random stream is keyed by how far the talk has come, so that /undo and a new try give another reply only
         # if the words before it changed: the same talk can be repeated exactly.

@@ -67,6 +67,10 @@ class ModelSettings(Settings):
     format: str | dict[str, Any] | None = Field(
         default=None, description="default: that of the run it starts from, else chat"
     )
+    planners: list[str | dict[str, Any]] | None = Field(
+        default=None,
+        description="what is looked up before a reply; default: those of the run it starts from, else none",
+    )
     max_length: int = Field(default=1024, ge=8)
     keep_context: float = Field(default=0.5, gt=0, le=1)
     overlong: Literal["error", "skip"] = "error"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from heedful import formats
+from heedful import agents, formats
 from heedful.errors import ConfigError, DataError, MissingExtraError
 from heedful.formats import Format, Sample, Window, encode
 from heedful.models import DELTAS
@@ -113,7 +113,7 @@ def plan(config: DPOSettings) -> Mapping[str, Any]:
     config = with_format(config)
     fmt = formats.make(config.format or "chat")
     tokenizer = tokenizer_for(config, config.model_name_or_path)
-    data = gather(config, seed=config.seed, cut=_cut(fmt))
+    data = gather(config, seed=config.seed, cut=_cut(config, fmt))
     _refuse_answers(config, data)
     pairs, skipped = token_pairs(config, data.pairs("train"), fmt, tokenizer)
     return {
@@ -145,7 +145,7 @@ def train(config: DPOSettings, *, say: Say = lambda text: None, callbacks: tuple
     fit = load_path("heedful.training.dpo_loop:fit")
     config = with_format(config)
     fmt = formats.make(config.format or "chat")
-    begun = begin(config, cut=_cut(fmt), fingerprint=fmt.fingerprint, base=config.model_name_or_path, say=say)
+    begun = begin(config, cut=_cut(config, fmt), fingerprint=fmt.fingerprint, base=config.model_name_or_path, say=say)
     _refuse_answers(config, begun.data)
     place = start_place(config, begun.folder, resumed=begun.resume is not None)
     # Data before weights: a slip in a file should not cost the minutes that a model takes to load.
@@ -190,11 +190,12 @@ def _refuse_answers(config: DPOSettings, data: Preferences) -> None:
         )
 
 
-def _cut(fmt: Format) -> Any:
+def _cut(config: DPOSettings, fmt: Format) -> Any:
     """The replies of a conversation as the format sees them, so that the policy reads what it read in `sft`."""
+    planners = agents.make(config.planners)
 
     def cut(conv: Conversation) -> list[tuple[int, Conversation, Turn]]:
-        conv = fmt.prepare(conv)
+        conv = fmt.prepare(planners.plan([conv])[0])
         return [(i, conv.before(i), fmt.target_turn(conv, i)) for i in fmt.targets(conv)]
 
     return cut

@@ -133,7 +133,9 @@ def _defaults(config: RunSettings) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`format: chat` and `format: {name: chat}` say the same."""
+    """`format: chat` and `format: {name: chat}` say the same, and so do no planners and an empty list."""
+    if value == []:
+        return None
     if isinstance(value, Mapping) and set(value) == {"name"}:
         return value["name"]
     return value

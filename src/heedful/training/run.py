@@ -36,6 +36,7 @@ from heedful.training.shared import (
     leak_notes,
     load_split,
     one_sentence_for_a_full_disk,
+    planned,
     prepare_folder,
     process_count,
     resolved_values,
@@ -75,6 +76,7 @@ def gather(config: TrainConfig, tokenizer: Any) -> Inputs:
     train = load_split(config, config.train_split, config.max_train_conversations)
     held = load_split(config, config.eval_split, config.max_eval_conversations) if config.eval_split else []
     notes = leak_notes(config, train, held)
+    train, held = planned(config, train), planned(config, held)
     options: dict[str, Any] = {
         "max_length": config.max_length,
         "keep": config.keep_context,

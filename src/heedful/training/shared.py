@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from heedful import corpora, formats
+from heedful import agents, corpora, formats
 from heedful.errors import NotFoundError, RunError, UserError, nearest
 from heedful.models import DELTAS
 from heedful.models.causal import CausalModel, check_architecture, offline, offline_hint, resolve_path
@@ -40,18 +40,24 @@ def default_folder(config: RunSettings) -> Path:
 
 
 def with_format(config: C) -> C:
-    """The configuration with its format decided: as given, else that of the run it starts from, else `chat`."""
-    if config.format is not None:
+    """The configuration with its format and planners decided: as given, else those of the run it starts from."""
+    if config.format is not None and config.planners is not None:
         return config
     recorded = Path(config.model_name_or_path).expanduser() / RESOLVED
-    spec = read_yaml(recorded).get("format") if recorded.is_file() else None
-    return config.model_copy(update={"format": spec or "chat"})
+    run = read_yaml(recorded) if recorded.is_file() else {}
+    planners = config.planners if config.planners is not None else run.get("planners") or []
+    return config.model_copy(update={"format": config.format or run.get("format") or "chat", "planners": planners})
 
 
 def load_split(config: DataSettings, split: str | None, limit: int | None) -> list[Conversation]:
     """Conversations of one split, the first `limit` of them."""
     found = corpora.load(config.dataset, split, **config.dataset_options)
     return found[:limit] if limit else found
+
+
+def planned(config: RunSettings, conversations: list[Conversation]) -> list[Conversation]:
+    """The conversations with what the run's planners add to them."""
+    return agents.make(config.planners).plan(conversations)
 
 
 def leak_notes(config: DataSettings, train: list[Conversation], held: list[Conversation]) -> list[str]:

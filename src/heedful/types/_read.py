@@ -106,6 +106,15 @@ class Fields:
             raise DataError(f"{self.where}: '{name}' must be a list of {expected}, but it is {kind(value)}.")
         return value
 
+    def objects(self, name: str) -> tuple[Mapping[str, Any], ...]:
+        """A list of objects with any content that JSON can hold; empty if missing."""
+        found = tuple(self.items(name, "objects"))
+        for item in found:
+            if not isinstance(item, Mapping):
+                raise DataError(f"{self.where}: '{name}' must be a list of objects, but it holds {kind(item)}.")
+            check_plain(item, f"{self.where}: '{name}'")
+        return found
+
     def map(self, name: str) -> dict[str, Any]:
         """An object with any content that JSON can hold; empty if missing."""
         value = self.record.get(name)

@@ -29,16 +29,22 @@ Role = Literal["system", "user", "assistant"]
 """`user` is the help-seeker, `assistant` the supporter (the names of the OpenAI message format)."""
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
-_MESSAGE = ("role", "content", "speaker_id")
+_MESSAGE = ("role", "content", "speaker_id", "sources")
 _TEXTS = ("licence", "split", "situation", "problem_type", "group")
 _RECORD = ("id", "source", "lang", *_TEXTS, "known", "survey", "messages", "labels", "scores")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One message. `extra` keeps columns of the source that heedful has no field for; it cannot be changed.
+    """One message.
 
     Equal turns have equal hashes; the hash looks at role and text alone, because `extra` may hold lists and objects.
+
+    Args:
+        sources: what a planner looked up for the reply that follows *this* turn, from this turn and those before it:
+            objects with `name` (where it comes from, `atomic.xIntent`), `text`, and where known `id` and `score`.
+            Formats that want knowledge read it, and the trace of the reply keeps it.
+        extra: columns of the source that heedful has no field for. Mappings inside cannot be changed.
     """
 
     role: Role
@@ -46,6 +52,7 @@ class Turn:
     labels: tuple[Label, ...] = ()
     speaker_id: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    sources: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -53,6 +60,7 @@ class Turn:
         check_text(self.text, "A turn's text")
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "extra", freeze(self.extra))
+        object.__setattr__(self, "sources", tuple(freeze(item) for item in self.sources))
         for label in self.labels:
             _check_span(label.span, self.text, f"A label of set {shown(label.set)}")
 
@@ -192,6 +200,16 @@ class Conversation:
             raise DataError(f"role must be one of {', '.join(ROLES)} or any, but it is {shown(role)}.")
         wanted = ("user", "assistant") if role == "any" else (role,)
         return [i for i, turn in enumerate(self.turns) if turn.role in wanted and (i > 0 or opening)]
+
+    def sources(self, name: str | None = None) -> tuple[Mapping[str, Any], ...]:
+        """What was looked up for the reply that follows: sources of the help-seeker's last turn and of those after it.
+
+        Args:
+            name: only sources with this name, or with a name below it: `atomic` covers `atomic.xIntent`.
+        """
+        last = max((i for i, turn in enumerate(self.turns) if turn.role == "user"), default=0)
+        found = [source for turn in self.turns[last:] for source in turn.sources]
+        return tuple(s for s in found if name is None or f"{s.get('name')}.".startswith(f"{name}."))
 
     def with_scores(self, *scores: Score) -> Conversation:
         """A copy with `scores` appended."""
@@ -345,6 +363,7 @@ def _read_turn(message: object, labels: tuple[Label, ...], *, where: str) -> Tur
         text=fields.text("content") or "",
         labels=labels,
         speaker_id=fields.name("speaker_id"),
+        sources=fields.objects("sources"),
         extra=fields.rest(_MESSAGE),
     )
 
@@ -353,6 +372,8 @@ def _write_turn(turn: Turn) -> dict[str, Any]:
     out: dict[str, Any] = {"role": turn.role, "content": turn.text}
     if turn.speaker_id is not None:
         out["speaker_id"] = turn.speaker_id
+    if turn.sources:
+        out["sources"] = thaw(turn.sources)
     extra = turn.extra
     if _is_run(extra.get("merged")):
         extra = {key: value for key, value in extra.items() if key != "merged"}

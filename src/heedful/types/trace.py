@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from heedful.errors import DataError, shown
 from heedful.types._frozen import freeze, thaw
-from heedful.types._read import Fields, check_plain, kind
+from heedful.types._read import Fields
 from heedful.types.score import Score, read_score, write_score
 
 __all__ = ["Score", "Sink", "Trace", "text_hash"]
@@ -151,22 +151,13 @@ class Trace:
                 ),
                 plan=fields.map("plan"),
                 info=fields.map("info"),
-                messages=_objects(fields, "messages"),
-                sources=_objects(fields, "sources"),
+                messages=fields.objects("messages"),
+                sources=fields.objects("sources"),
                 usage=fields.numbers("usage"),
                 extra=fields.rest(_KEYS),
             )
         except DataError as err:
             raise DataError(str(err) if str(err).startswith(where) else f"{where}: {err}") from err
-
-
-def _objects(fields: Fields, name: str) -> tuple[Mapping[str, Any], ...]:
-    found = tuple(fields.items(name, "objects"))
-    for item in found:
-        if not isinstance(item, Mapping):
-            raise DataError(f"{fields.where}: '{name}' must be a list of objects, but it holds {kind(item)}.")
-        check_plain(item, f"{fields.where}: '{name}'")
-    return found
 
 
 class Sink(Protocol):

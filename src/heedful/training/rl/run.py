@@ -49,6 +49,7 @@ from heedful.training.shared import (
     leak_notes,
     load_split,
     one_sentence_for_a_full_disk,
+    planned,
     prepare_folder,
     resolved_values,
     tokenizer_for,
@@ -89,6 +90,7 @@ def gather(config: RLConfig, tokenizer: Any) -> Inputs:
     train = load_split(config, config.train_split, config.max_train_conversations)
     held = load_split(config, config.eval_split, config.max_eval_conversations) if config.eval_split else []
     notes = leak_notes(config, train, held)
+    train, held = planned(config, train), planned(config, held)
     quirks = config.quirks()
     if quirks.cross_sessions:
         train = one_session(train, act_set=config.act_head.label_set if config.act_head else None)
