@@ -43,6 +43,43 @@ this. What the numbers can and cannot say stands in [evaluation.md](evaluation.m
 - Every value is printed with a signature: settings, tokenisation, and the library version that it is equal to.
 """
 
+METRICS_ESCONV = """## ESConv's scores
+
+`--metrics esconv` gives what papers on ESConv print (recipe of `codes_zcj`) and, beside it, the corrected variants.
+`--metrics strategy` is for predicted strategies.
+"""
+
+ESCONV_ROWS = (
+    ("B-1 to B-4", "`bleu1` to `bleu4`", "the same script also prints a BLEU of nlg-eval: another number"),
+    ("R-L", "`rougeL_published`", "beta 1.2; with beta 1 and other tokens it is `rougeL`"),
+    (
+        "D-1, D-2",
+        "`distinct1_published`, `distinct2_published`",
+        "as coded: each reply's last n-gram is lost. Exact: `distinct1`, `distinct2`. Both fall as replies are added; "
+        "`distinct1_per1000` and `distinct2_per1000` do not",
+    ),
+    ("F1", "`f1`", "unigrams"),
+    (
+        "Extrema, average, greedy",
+        "`embedding_extrema`, `embedding_average`, `embedding_greedy`",
+        "need GloVe-6B-300d, which nobody ships: put it at `glove/glove.6B.300d.txt` under HEEDFUL_DATA, or name the "
+        "file in HEEDFUL_GLOVE. Unscored without it",
+    ),
+    (
+        "PPL",
+        "`ppl_token`",
+        "over tokens. Papers also averaged over replies: the losses stored with GLHG's replies give 16.11, 14.69 or "
+        "27.19, as one averages. Between tokenizers: `ppl_word`, `bits_per_character`",
+    ),
+    (
+        "ACC",
+        "`accuracy`",
+        "the most probable strategy. A drawn one is `accuracy_sampled`, a lower number; `top1` and `top3` look at the "
+        "distribution",
+    ),
+    ("preference bias", "`preference_bias`", "20 updates in place, class by class"),
+)
+
 Page = Callable[[], str]
 
 
@@ -86,6 +123,8 @@ def metrics_page() -> str:
             ("name", "title", "what it is"),
             [(f"`{name}`", title, perplexity.DEFINITIONS[name]) for name, title in perplexity.TITLES.items()],
         ),
+        METRICS_ESCONV,
+        _table(("column in papers", "here", "what to know"), ESCONV_ROWS),
         "## Groups\n",
         "A group stands for its metrics wherever names are asked for: `--metrics published`, `metrics: [all]`.\n",
         _table(("group", "metrics"), [(f"`{name}`", _members(entries)) for name, entries in GROUPS.items()]),

@@ -13,6 +13,10 @@ TEXTS: dict[str, tuple[Any, ...]] = {
     "emotion_set": ("mesc_emotion",),
     "act_set": ("hope_act",),
     "window": (4, 2),
+    "relation": ("atomic.xIntent",),
+    "max_cause": (96,),
+    "max_intention": (24,),
+    "budget": (128,),
 }
 """Values of options that are neither a switch nor a choice."""
 

@@ -133,7 +133,7 @@ def test_compare(place: Path, call: Call) -> None:
     assert "…" not in out
     code, text, _ = call(*words, "--bootstrap", "30", "--json")
     rows = {r["name"]: r for r in json.loads(text)}
-    assert {"ppl_token", "ppl_word", "ppl_byte", "length", "bleu2"} == set(rows)
+    assert {"ppl_token", "ppl_word", "ppl_byte", "bits_per_character", "length", "bleu2"} == set(rows)
     values = []
     for name in ("one", "two"):
         systems = json.loads((place / name / "summary.json").read_text("utf-8"))["systems"]

@@ -51,6 +51,7 @@ def as_loss(sample: Sample, values: Any) -> SampleLoss:
         plan_tokens=sample.plan,
         words=len(sample.text.split()),
         bytes=len(sample.text.encode()),
+        characters=len(sample.text),
     )
 
 

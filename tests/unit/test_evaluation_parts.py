@@ -58,7 +58,8 @@ def test_the_reference_of_a_place_is_what_the_format_learns_there(spec: dict[str
         assert [p.reference for p in found] == [samples[p.id].text for p in found]
         rest = samples.keys() - {p.id for p in found}  # only what help-seekers say
         assert all(conv.turns[samples[name].turn].role == "user" for name in rest)
-        assert not rest or spec.get("loader") == "shift" or spec.get("target_speaker") == "any"
+        theirs = spec.get("loader") == "shift" or spec.get("target_speaker") == "any" or spec["name"] == "seeker"
+        assert not rest or theirs
 
 
 def test_fixed_and_copy() -> None:
@@ -200,6 +201,7 @@ def loss(name: str, nll: float, tokens: int, text: str, *, plan: tuple[float, in
         plan_tokens=plan[1],
         words=len(text.split()),
         bytes=len(text.encode()),
+        characters=len(text),
     )
 
 
@@ -212,7 +214,10 @@ def test_perplexities_by_hand() -> None:
         "ppl_token": pytest.approx(math.exp(34 / 13)),
         "ppl_word": pytest.approx(math.exp(34 / ((3 + 1) + (1 + 1) + (4 + 1)))),
         "ppl_byte": pytest.approx(math.exp(34 / ((10 + 1) + (6 + 1) + (16 + 1)))),
+        "bits_per_character": pytest.approx(34 / math.log(2) / ((10 + 1) + (5 + 1) + (16 + 1))),
     }
+    older = [replace(entry, characters=None) if entry.id == "a/3" else entry for entry in LOSSES]
+    assert set(results(older)) == {"ppl_token", "ppl_word", "ppl_byte"}  # not from half of the replies
     planned = [*LOSSES, loss("b/3", 1.0, 1, "Hm", plan=(2.5, 1))]
     assert results(planned)["ppl_plan"].value == pytest.approx(math.exp(2.5))
 
@@ -264,7 +269,7 @@ def test_two_evaluations_and_two_systems_of_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {"metrics": ["length", "f1"], "bootstrap": 50, "seed": 1}
     for first, second in ((one, two), (f"{one}:trained", f"{one}:base")):
         found = {c.name: c for c in compare_folders(first, second, system="trained", **options)}
-        assert list(found) == ["ppl_token", "ppl_word", "ppl_byte", "length", "f1"]
+        assert list(found) == ["ppl_token", "ppl_word", "ppl_byte", "bits_per_character", "length", "f1"]
         assert (found["length"].first, found["length"].second, found["length"].difference) == (1.0, 4.0, 3.0)
         ppl = found["ppl_token"]
         assert (ppl.first, ppl.second) == (pytest.approx(math.exp(1)), pytest.approx(math.exp(2)))

@@ -129,7 +129,7 @@ def test_summary_has_every_system_metric_and_interval(done: Evaluation) -> None:
     assert json.loads((done.folder / "summary.json").read_text("utf-8")) == summary
     assert [s["name"] for s in summary["systems"]] == SYSTEMS
     assert [s["kind"] for s in summary["systems"]] == ["model", "model", "baseline", "baseline", "baseline"]
-    likelihoods = {"ppl_token", "ppl_word", "ppl_byte"}
+    likelihoods = {"ppl_token", "ppl_word", "ppl_byte", "bits_per_character"}
     assert set(summary["metrics"]) == likelihoods | set(METRICS)
     n = len(due())
     for system in summary["systems"]:
@@ -272,7 +272,7 @@ def test_strategy_plan_has_its_own_perplexity(tmp_path: Path) -> None:
 def test_without_generation_and_without_intervals(run: Path, tmp_path: Path) -> None:
     done = evaluate(quick(run, tmp_path, generate=False, baselines=["fixed_reply"]))
     model, floor = done.summary["systems"]
-    assert set(model["metrics"]) == {"ppl_token", "ppl_word", "ppl_byte"}
+    assert set(model["metrics"]) == {"ppl_token", "ppl_word", "ppl_byte", "bits_per_character"}
     assert model["metrics"]["ppl_token"]["low"] is None
     assert set(floor["metrics"]) == {"length"}
     assert done.summary["comparisons"] == done.summary["examples"] == []

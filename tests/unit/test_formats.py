@@ -482,6 +482,8 @@ def trunk(fmt: Format, text: str, tokenizer: Any) -> str:
         return text
     if fmt.name == "structured":
         return text.split("<|emotion|>")[0].split("<|user|>")[0]
+    if fmt.name == "kemi":  # what was looked up belongs to one reply
+        text = text.split("[xReact]")[0]
     return text.removesuffix("<|decide|>").removesuffix("<|sep|>")
 
 

@@ -13,10 +13,10 @@ from rewards_kit import task, trace
 from heedful import corpora
 from heedful.errors import ConfigError, NotFoundError
 from heedful.scoring.rewards import REWARDS, component, make
-from heedful.scoring.rewards.safety import Rule, load
+from heedful.safety.rules import Rule, load
 from heedful.types import Label, Turn
 
-FILE = tomllib.loads(files("heedful.scoring.rewards").joinpath("risk.toml").read_text("utf-8"))
+FILE = tomllib.loads(files("heedful.safety").joinpath("risk.toml").read_text("utf-8"))
 CALM = "I slept badly again."
 
 

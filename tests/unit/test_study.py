@@ -99,7 +99,7 @@ def test_every_system_under_every_decoding(done: Study) -> None:
     assert list(summary["scores"]) == ["greedy", "sampled"]
     rewards = {"reward", "reward/words", "reward/late", "heldout/heard"}
     lexical = {"bleu2", "rougeL", "distinct1", "length", "copy_rate"}
-    likelihoods = {"ppl_token", "ppl_word", "ppl_byte", "ppl_plan"}
+    likelihoods = {"ppl_token", "ppl_word", "ppl_byte", "bits_per_character", "ppl_plan"}
     assert set(summary["metrics"]) == rewards | lexical | likelihoods
     for decoding, systems in summary["scores"].items():
         assert list(systems) == SYSTEMS

@@ -42,6 +42,7 @@ SIZES = {
     "epitome_ip": 3,
     "esc_stage": 3,
     "esconv_emotion": 11,
+    "esconv_problem": 12,
     "esconv_strategy": 8,
     "feedback": 5,
     "hill_stage": 3,

@@ -15,6 +15,9 @@ PLANNERS = Registry(
     "planner",
     {
         "none": f"{_HERE}.base:Nothing",
+        "cases": f"{_HERE}.support:CasesPlanner",
+        "commonsense": f"{_HERE}.commonsense:CommonsensePlanner",
+        "support": f"{_HERE}.support:SupportPlanner",
     },
 )
 

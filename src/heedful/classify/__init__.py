@@ -12,6 +12,7 @@ from heedful.classify.base import Features, FeatureSettings, Floats, Item, Lesso
 from heedful.classify.features import FEATURES
 from heedful.classify.fit import Fitted, Recipe, fit
 from heedful.classify.model import LabelModel, load, same_family
+from heedful.classify.state import next_item
 
 __all__ = [
     "FEATURES",
@@ -25,5 +26,6 @@ __all__ = [
     "Recipe",
     "fit",
     "load",
+    "next_item",
     "same_family",
 ]

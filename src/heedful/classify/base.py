@@ -27,11 +27,15 @@ class Item:
         text: of the turn.
         context: texts of the turns before it, oldest first, as many as the scorer looks at.
         role: who speaks; only scorers with `speaker: true` look at it.
+        history, place: of scorers with `target: next`: labels of the supporter's turns so far ("" = unlabelled), and
+            how many turns there were.
     """
 
     text: str = field(repr=False)
     context: tuple[str, ...] = field(default=(), repr=False)
     role: Role = "assistant"
+    history: tuple[str, ...] = ()
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

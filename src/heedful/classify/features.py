@@ -22,8 +22,10 @@ FEATURES = Registry(
     "kind of features",
     {
         "minilm": "heedful.classify.features:MiniLM",
+        "minilm_turns": "heedful.classify.features:MiniLMTurns",
         "minilm_tuned": "heedful.classify.tuned:TunedMiniLM",
         "tfidf": "heedful.classify.tfidf:TfIdf",
+        "state": "heedful.classify.state:State",
     },
 )
 """name -> class `(FeatureSettings) -> Features`. Add one: a file beside this one, and a line here."""
@@ -90,6 +92,46 @@ class MiniLM:
         if self.settings.speaker:
             columns.append(np.array([[speaker_sign(item)] for item in items], dtype=np.float32).reshape(-1, 1))
         return np.concatenate(columns, axis=1)
+
+    def save(self, folder: Path) -> tuple[dict[str, Any], Arrays]:
+        """The encoder is not copied: its package is named."""
+        return {"encoder": "minilm"}, {}
+
+    def restore(self, folder: Path, values: Mapping[str, Any], arrays: Arrays) -> None:
+        """Nothing to read."""
+
+
+class MiniLMTurns:
+    """Sentence vectors turn by turn: of the judged text, of the last turn before it, and the mean over the context.
+
+    `minilm` reads the context as one text, cut at the encoder's 256 tokens. Here every turn is read once whatever the
+    number of places at which it is context, which makes a whole corpus of next-turn predictions cheap.
+    """
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        if not settings.context:
+            raise ConfigError("The features 'minilm_turns' read the turns of a context; set context to 1 or more.")
+        self.settings = settings
+
+    def fit(self, lesson: Lesson) -> None:
+        """Nothing is learnt. The vectors of the turns are computed once and kept for the next scorer."""
+        turns = list(dict.fromkeys(text for item in lesson.items for text in (item.text, *item.context) if text))
+        lesson.say(f"minilm_turns: vectors of {len(turns):,} turns, about 300 a second on one CPU thread")
+        shared_vectors().keep(turns)
+
+    def block(self, items: Sequence[Item]) -> Block:
+        """(N, 3 * 384)."""
+        texts = list(dict.fromkeys(text for item in items for text in (item.text, *item.context) if text))
+        vectors = shared_vectors().encode(texts)
+        at = {text: row for row, text in enumerate(texts)}
+        found = np.zeros((len(items), 3, vectors.shape[1] if texts else 384), dtype=np.float32)
+        for row, item in enumerate(items):
+            said = [at[text] for text in item.context if text]
+            if item.text:
+                found[row, 0] = vectors[at[item.text]]
+            if said:
+                found[row, 1], found[row, 2] = vectors[said[-1]], vectors[said].mean(axis=0)
+        return found.reshape(len(items), -1)
 
     def save(self, folder: Path) -> tuple[dict[str, Any], Arrays]:
         """The encoder is not copied: its package is named."""

@@ -120,9 +120,7 @@ def fit(
 
 def ask(model: LabelModel, items: Sequence[Item]) -> Floats:
     """Logits (N, C) of items."""
-    return model.logits(
-        [item.text for item in items], [item.context for item in items], roles=[item.role for item in items]
-    )
+    return model.logits_of(items)
 
 
 def _targets(gold: Sequence[str], at: Mapping[str, int]) -> Ints:

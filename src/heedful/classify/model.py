@@ -22,8 +22,9 @@ from heedful.classify.base import Arrays, Features, FeatureSettings, Floats, Ite
 from heedful.classify.calibration import softmax
 from heedful.classify.features import make, parts_of
 from heedful.classify.head import logits as head_logits
+from heedful.classify.state import next_item
 from heedful.errors import ConfigError, DataError, NotFoundError
-from heedful.types import Role
+from heedful.types import Conversation, Role
 
 VALUES, NUMBERS = "scorer.json", "scorer.npz"
 VERSION = 1
@@ -70,9 +71,34 @@ class LabelModel:
             roles: who speaks, for a scorer with `speaker: true`; supporters if not given.
 
         Raises:
-            ConfigError: lists of unequal length, or the scorer needs contexts and got none.
+            ConfigError: lists of unequal length, the scorer needs contexts and got none, or it predicts the next turn.
         """
-        items = self._items(texts, contexts, roles)
+        if self.predicts_next:
+            raise ConfigError(
+                f"The scorer {self.name} predicts the label of a reply that is not written yet; it judges no reply. "
+                "Train one with target: this."
+            )
+        return self.logits_of(self._items(texts, contexts, roles))
+
+    @property
+    def predicts_next(self) -> bool:
+        """Whether it reads a conversation that ends before the turn whose label it names (`target: next`)."""
+        return self.record.get("target") == "next"
+
+    def next_probabilities(self, contexts: Sequence[Conversation]) -> Floats:
+        """Calibrated probabilities (N, C) of the label of the reply that follows each conversation.
+
+        Raises:
+            ConfigError: the scorer judges turns that are there (`target: this`).
+        """
+        if not self.predicts_next:
+            raise ConfigError(f"The scorer {self.name} judges replies and predicts none; train one with target: next.")
+        reach = self.settings.context
+        items = [next_item(context, self.label_set, reach=reach) for context in contexts]
+        return softmax(self.logits_of(items), self.temperature)
+
+    def logits_of(self, items: Sequence[Item]) -> Floats:
+        """Raw scores (N, C) of turns in the form that features read."""
         new = list(dict.fromkeys(item for item in items if item not in self._seen))
         if len(self._seen) + len(new) > _MOST_REMEMBERED:
             self._seen.clear()
@@ -225,7 +251,7 @@ def same_family(a: LabelModel, b: LabelModel) -> str | None:
 
 
 def _kinds(model: LabelModel) -> set[str]:
-    return {name.removesuffix("_tuned") for name in parts_of(str(model.record["features"]))}
+    return {name.removesuffix("_tuned").removesuffix("_turns") for name in parts_of(str(model.record["features"]))}
 
 
 def _under(kept: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("heedful.cli.evaluate:eval_group", "Evaluate a model beside trivial baselines; compare evaluations."),
     "export": ("heedful.cli.export:export_group", "Export a run: one GGUF file, or a merged folder."),
     "init": ("heedful.cli.init:init_command", "Write a runnable starter folder."),
+    "knowledge": ("heedful.cli.knowledge:knowledge_group", "Stores of vetted knowledge: build, search, show."),
     "score": ("heedful.cli.score:score_command", "Score any file of references and generations."),
     "train": ("heedful.cli.train:train_command", "Train as a YAML file says; --dry-run, --resume."),
     "validate": ("heedful.cli.train:validate_command", "Check configuration and data before any model loads."),

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from heedful import agents, formats
+from heedful import agents, formats, taxonomy
+from heedful.agents.plan import PlanSetting, settle_plan
 from heedful.corpora import write_jsonl
-from heedful.errors import NotFoundError, UserError
+from heedful.errors import ConfigError, NotFoundError, UserError
+from heedful.formats import Format
 from heedful.models.causal import load
 from heedful.models.decoding import Decoding
 from heedful.models.embedded import DEFAULT_MODEL
 from heedful.models.talk import Talk
 from heedful.settings import read_yaml
 
-HELP = "/undo takes back the last exchange, /reset forgets all, /why shows prompt and settings, /save FILE, /quit"
+HELP = (
+    "/undo takes back the last exchange, /reset forgets all, /why shows prompt and settings, /plan NAME sets the "
+    "strategy of the replies to come, /save FILE, /quit"
+)
 NOTICE = (
     "A small research model answers here. It is not a person, not a therapist and no help in an emergency; "
     "if you or someone else is in danger, call your local emergency number or a crisis line."
@@ -37,23 +43,37 @@ NOTICE = (
 )
 @click.option("--top-p", default=0.9, show_default=True)
 @click.option("--seed", default=13, show_default=True)
+@click.option(
+    "--plan",
+    "chosen",
+    help="How a strategy is chosen, where the model has some: argmax (default), sample, or one by name.",
+)
+@click.option("--show-plan", is_flag=True, help="Show what each reply was made from: strategies, stage, sources.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the talk there at the end; otherwise it is gone.")
 def chat_command(
-    model: str, max_new_tokens: int, temperature: float, top_p: float, seed: int, save: Path | None
+    model: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    chosen: str | None,
+    show_plan: bool,
+    save: Path | None,
 ) -> None:
     """Talk with MODEL: a run, a folder, a Hugging Face name, or the embedded model.
 
     \b
     heedful chat runs/demo
     heedful chat runs/demo --temperature 0 --save talk.jsonl
+    heedful chat runs/esconv-joint --show-plan
     """
     if save is not None and not save.parent.is_dir():  # said now: after the talk it would be lost
         raise NotFoundError(f"--save names the folder '{save.parent}', which does not exist; create it first.")
-    talk = open_talk(model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    talk = open_talk(model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, plan=chosen)
     click.echo(NOTICE, err=True)
     click.echo(f"{talk.causal.name}. {HELP}", err=True)
     try:
-        while _exchange(talk):
+        while _exchange(talk, show_plan=show_plan):
             pass
     except (EOFError, KeyboardInterrupt, click.Abort):  # the usual ways to leave: --save still holds
         click.echo("", err=True)
@@ -62,7 +82,9 @@ def chat_command(
         click.echo(f"saved to {save}", err=True)
 
 
-def open_talk(model: str, *, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> Talk:
+def open_talk(
+    model: str, *, max_new_tokens: int, temperature: float, top_p: float, seed: int, plan: str | None = None
+) -> Talk:
     """A talk with the format that the run was trained with."""
     recorded = Path(model).expanduser() / "config.resolved.yaml"
     run: dict[str, Any] = read_yaml(recorded) if recorded.is_file() else {}
@@ -75,11 +97,15 @@ def open_talk(model: str, *, max_new_tokens: int, temperature: float, top_p: flo
         no_repeat_ngram_size=4,
         seed=seed,
     )
+    fmt = formats.make(run.get("format") or "chat")
+    wanted = plan or ("argmax" if fmt.plan_marks else None)
+    setting = _setting(wanted, fmt)
     causal = load(model)
     return Talk(
         causal,
-        formats.make(run.get("format") or "chat"),
+        fmt,
         decoding,
+        plan=setting,
         max_length=run.get("max_length") or 1024,
         planners=agents.make(run.get("planners")),
     )
@@ -96,7 +122,13 @@ def _line() -> str:
     return line.decode("utf-8")
 
 
-def _exchange(talk: Talk) -> bool:
+def _setting(spec: str | None, fmt: Format) -> PlanSetting | None:
+    if spec == "gold":
+        raise ConfigError("Nobody knows the right strategy of a talk that goes on; take argmax, sample or a name.")
+    return settle_plan(spec, fmt)
+
+
+def _exchange(talk: Talk, *, show_plan: bool = False) -> bool:
     try:
         text = _line().strip()
     except UnicodeDecodeError:
@@ -111,23 +143,27 @@ def _exchange(talk: Talk) -> bool:
         click.echo("forgotten", err=True)
     elif command == "/why":
         click.echo(json.dumps(talk.why(), indent=1, ensure_ascii=False))
+    elif command == "/plan":
+        _plan(talk, rest.strip())
     elif command == "/save":
         _save(talk, rest.strip())
     elif command.startswith("/"):
         click.echo(f"Unknown command '{command}'. {HELP}", err=True)
     elif text:
-        _answer(talk, text)
+        _answer(talk, text, show_plan=show_plan)
     return True
 
 
-def _answer(talk: Talk, text: str) -> None:
+def _answer(talk: Talk, text: str, *, show_plan: bool) -> None:
     before = talk.conversation
     try:
         talk.say(text)
         click.echo("    > ", nl=False)
         reply = talk.reply(lambda piece: click.echo(piece, nl=False))
         click.echo("")
-        if reply.plan:
+        if show_plan:
+            click.echo(described(talk.thought), err=True)
+        elif reply.plan:
             click.echo(f"    ({', '.join(f'{k}: {v}' for k, v in reply.plan.items())})", err=True)
     except UserError as err:
         talk.conversation = before
@@ -135,6 +171,50 @@ def _answer(talk: Talk, text: str) -> None:
     except BaseException:
         talk.conversation = before  # a message without its answer is no exchange
         raise
+
+
+def described(thought: Mapping[str, Any]) -> str:
+    """What a reply was made from, a line each: the strategies by probability, the stage, what was looked up."""
+    lines = []
+    for label_set, found in (thought.get("probabilities") or {}).items():
+        chosen = thought.get(label_set)
+        order = sorted(found.items(), key=lambda pair: -pair[1])
+        lines += [f"    {p:6.1%} {'*' if label == chosen else ' '} {label}" for label, p in order]
+        stage = _stage(label_set, chosen)
+        lines.append(
+            f"    stage: {stage or 'none of its own'} (our reading of the strategy, not a label of the corpus)"
+        )
+    for source in thought.get("sources") or ():
+        score = source.get("score")
+        about = f" ({source['id']})" if source.get("id") else ""
+        lines.append(
+            f"    {source['name']}: {source.get('text', '-')}{about}{'' if score is None else f' {score:.2f}'}"
+        )
+    return "\n".join(lines) or "    no plan: this model writes its words at once"
+
+
+def _stage(label_set: str, label: str | None) -> str | None:
+    try:
+        walk = taxonomy.crosswalk(label_set, "esc_stage")
+    except NotFoundError:
+        return None
+    return walk.map(label) if label else None
+
+
+def _plan(talk: Talk, spec: str) -> None:
+    """Choose the strategy of the replies to come (`/plan Question`); without a name, show what there is."""
+    if talk.fmt.plan_marks is None:
+        click.echo("this model writes no strategy before its words", err=True)
+        return
+    if not spec:
+        click.echo(f"argmax, sample, {', '.join(talk.fmt.plan_marks[1])}", err=True)
+        return
+    try:
+        talk.plan = _setting(spec, talk.fmt)
+    except UserError as err:
+        click.echo(f"heedful: {err}", err=True)
+    else:
+        click.echo(f"from now on: {spec}", err=True)
 
 
 def _save(talk: Talk, path: str) -> None:

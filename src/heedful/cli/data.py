@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from heedful import corpora
-from heedful.corpora.base import Corpus, Report
+from heedful.corpora.base import Corpus, Report, figure
 from heedful.corpora.stats import Stats, html, stats
 from heedful.errors import ConfigError, NotFoundError, RunError
 from heedful.types import Conversation
@@ -171,8 +171,8 @@ def _write(out: Path, content: str) -> None:
 
 
 def _print(table: Table) -> None:
-    # Made here, not at import: tests and pipes exchange stdout.
-    Console(highlight=False).print(table)
+    # Made here, not at import: tests and pipes exchange stdout. Piped output counts as 80 columns, too few for names.
+    Console(highlight=False, width=max(Console().width, 120)).print(table)
 
 
 def _info(corpus: corpora.Corpus) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def _show_report(report: Report) -> None:
     table = Table("count", "expected", "found", "", title=f"{report.corpus} ({report.path})", title_justify="left")
     for c in report.counts:
         mark = "" if c.expected is None else ("ok" if c.ok else "differs")
-        table.add_row(c.name, "" if c.expected is None else f"{c.expected:,}", f"{c.found:,}", mark)
+        table.add_row(c.name, "" if c.expected is None else figure(c.expected), figure(c.found), mark)
     _print(table)
     if report.files_ok:
         click.echo(f"files with the known hash: {report.files_ok}")

@@ -1,4 +1,4 @@
-"""`heedful eval`: run, list, view, compare."""
+"""`heedful eval`: run, study, floors, list, view, compare."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from heedful.cli.floors import floors_command
 from heedful.cli.output import Progress, number
 from heedful.errors import NotFoundError
 from heedful.evaluation.compare import compare_folders, read_summary
@@ -33,6 +34,9 @@ KINDS = ("eval", "study")
 @click.group(name="eval")
 def eval_group() -> None:
     """Evaluate a model beside trivial baselines; compare evaluations."""
+
+
+eval_group.add_command(floors_command)
 
 
 @eval_group.command(name="run")

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from heedful import taxonomy
 from heedful.corpora.leaks import LeakReport, find_leaks
@@ -71,18 +71,33 @@ class CorpusInfo:
     known_leaks: Mapping[str, int] = field(default_factory=dict)
 
 
+Figure: TypeAlias = int | float | tuple[float, ...] | None
+"""A number as it is printed (a share is rounded to the digits of its source), a row of them, or None: nothing there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
     """One number of a corpus; `expected=None` means that no published or measured value exists."""
 
     name: str
-    found: int
-    expected: int | None = None
+    found: Figure
+    expected: Figure = None
 
     @property
     def ok(self) -> bool:
         """False only where a value was expected and another one was found."""
         return self.expected is None or self.expected == self.found
+
+
+def figure(value: Figure) -> str:
+    """A count for a table or a sentence.
+
+    >>> figure(18376), figure(20.7), figure((47.2, 19.2)), figure(None)
+    ('18,376', '20.7', '47.2 19.2', 'nothing')
+    """
+    if value is None:
+        return "nothing"
+    return " ".join(f"{v:,}" for v in value) if isinstance(value, tuple) else f"{value:,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +216,9 @@ class Corpus:
             findings = self.check(conversations, folder)
         except (DataError, NotFoundError) as err:
             problems.append(str(err))
-        problems += [f"{c.name}: expected {c.expected:,}, found {c.found:,}." for c in findings.counts if not c.ok]
+        problems += [
+            f"{c.name}: expected {figure(c.expected)}, found {figure(c.found)}." for c in findings.counts if not c.ok
+        ]
         leaks = find_leaks(conversations)
         for leak in leaks.findings:
             if leak.level == "overlap":

@@ -12,12 +12,12 @@ two files hold the talks in different order. 150 seekers did not finish the surv
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from heedful.corpora.base import Corpus, CorpusInfo, Count, Findings, find_file, gold, need_file, read_json
+from heedful.corpora import esconv_counts as counts
+from heedful.corpora.base import Corpus, CorpusInfo, Findings, find_file, gold, need_file, read_json
 from heedful.corpora.jsonl import read_objects
 from heedful.errors import DataError
 from heedful.types import Conversation, Role, Turn
@@ -30,11 +30,6 @@ _ROLES: Mapping[str, Role] = {
     "supporter": "assistant",
     "speaker": "user",
     "listener": "assistant",
-}
-_EXPECTED = {
-    "train": (910, 12_271, 12_759),
-    "valid": (195, 2_621, 2_722),
-    "test": (195, 2_801, 2_895),
 }
 
 INFO = CorpusInfo(
@@ -57,6 +52,9 @@ INFO = CorpusInfo(
     optional_files={
         "ESConv_reconstructed.json": "4f1ea0761b31def52ab78892a87aa35dbc32302e1a2dc97a519e4558a0de7426",
         "FailedESConv.json": "d21bad5409d88ecbca18abfee26a8c188d09c34b03962cb53a4c30d8de95b279",
+        "official1053_devWithStrategy_short.tsv": "625b511f40cf9a9285582e808e6bbb4c2f35d0b0cd063f3709db430b8d0c3bdc",
+        "official1053_testWithStrategy_short.tsv": "b85ae888bf747cefa54bba2a6c3e2f6ccb4c1005d4e0b6d1d3be3823cf040aef",
+        "strategy.json": "79d335ea4d5b2e460cf2f1ffab100b2d7486624f9554de7927713e941458c73c",
     },
     example={
         "id": "train-0000",
@@ -190,36 +188,20 @@ def _broken(where: str) -> DataError:
 
 
 def check(conversations: Sequence[Conversation], folder: Path) -> Findings:
-    """Dialogues and target turns per split against the specification; how many talks found their survey."""
-    counts = []
-    for split, (dialogues, targets, opening) in _EXPECTED.items():
-        part = [c for c in conversations if c.split == split]
-        counts += [
-            Count(name=f"{split} dialogues", found=len(part), expected=dialogues),
-            Count(name=f"{split} target turns", found=sum(len(c.targets()) for c in part), expected=targets),
-            Count(
-                name=f"{split} target turns with opening",
-                found=sum(len(c.targets(opening=True)) for c in part),
-                expected=opening,
-            ),
-        ]
-    turns = [t for c in conversations for t in c.turns]
-    counts.append(Count(name="turns", found=len(turns), expected=38_365))
-    strategies = Counter(t.label("esconv_strategy") for t in turns if t.role == "assistant")
-    counts.append(Count(name="supporter turns with a strategy", found=sum(strategies.values()), expected=18_376))
-    problems = ["Supporter turns without a strategy exist."] if strategies[None] else []
-    if find_file(folder, "ESConv_reconstructed.json") is None:
-        return Findings(counts=tuple(counts), problems=tuple(problems))
-    counts += [
-        Count(name="talks joined with their survey", found=sum(bool(c.survey) for c in conversations), expected=1_300),
-        Count(
-            name="talks with a finished survey",
-            found=sum(c.survey.get("final_emotion_intensity") is not None for c in conversations),
-            expected=1_150,
-        ),
-        Count(name="turns with feedback", found=sum(t.label("feedback") is not None for t in turns), expected=7_681),
-    ]
-    return Findings(counts=tuple(counts), problems=tuple(problems))
+    """Every number that is known of the corpus, of the files that are here (`esconv_counts`)."""
+    found = [*counts.sizes(conversations), *counts.strategies(conversations), *counts.overlaps(conversations)]
+    if find_file(folder, "ESConv_reconstructed.json") is not None:
+        found += counts.surveys(conversations)
+    if find_file(folder, "FailedESConv.json") is not None:
+        found += counts.failed(read(folder, part="failed"))
+    found += counts.official(conversations, folder)
+    supporters = [t for c in conversations for t in c.turns if t.role == "assistant"]
+    problems = []
+    if any(t.label("esconv_strategy") is None for t in supporters):
+        problems.append("Supporter turns without a strategy exist.")
+    if (problem := counts.tokens_in_order(folder)) is not None:
+        problems.append(problem)
+    return Findings(counts=tuple(found), problems=tuple(problems))
 
 
 ESCONV = Corpus(info=INFO, read=read, check=check)

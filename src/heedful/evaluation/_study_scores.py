@@ -330,7 +330,7 @@ def definitions(
                 "definition": perplexity.DEFINITIONS[name],
                 "signature": f"heedful {metadata.version('heedful')}",
                 "higher_is_better": False,
-                "scale": "1 and up",
+                "scale": perplexity.SCALES[name],
                 "group": group_of(name),
             }
     for metric, _ in resolve(metrics):

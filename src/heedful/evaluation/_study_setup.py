@@ -107,6 +107,7 @@ def settle_study(config: StudyConfig) -> Plan:
     everyone = [r for found in readers.values() for r in found.values()]
     everyone += [r for entry in entries for r in entry.readers.values()]
     everyone += judges.values()
+    everyone += [reader for e in entries if e.setting.plan for reader in e.setting.plan.readers]
     for reader in everyone:
         _refuse_leak(reader, str(dataset), config.split)
     folder = f"runs/study-{Path(str(dataset)).name.split('.')[0]}-{config.split or 'all'}"
@@ -145,6 +146,7 @@ def _entry(
             max_conversations=config.max_conversations,
             format=_format(name, spec, run),
             planners=spec.planners,
+            plan=spec.plan,
             max_length=spec.max_length,
             overlong=spec.overlong,
             dtype=config.dtype,

@@ -49,7 +49,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("bertscore", "bertscore_bf16", "bertscore_precision", "bertscore_recall"),
         ("similarity",),
     ),
-    "likelihood": (("ppl_token", "ppl_word", "ppl_byte"), ("ppl_plan",)),
+    "likelihood": (("ppl_token", "ppl_word", "ppl_byte", "bits_per_character"), ("ppl_plan",)),
     "diversity": (
         ("distinct2", "distinct2_published", "distinct2_per1000", "distinct1",
          "distinct1_published", "distinct1_per1000"),

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from heedful.agents.plan import PlanConfig
 from heedful.models.decoding import Decoding
 from heedful.settings import Settings
 
@@ -46,6 +47,9 @@ class EvalConfig(Settings):
     max_length: int | None = Field(default=None, ge=8)
     overlong: Literal["error", "skip"] | None = Field(
         default=None, description="what to do with a turn that does not fit into max_length; default: as the run did"
+    )
+    plan: str | PlanConfig | None = Field(
+        default=None, description="argmax, sample, gold, a label, or a mapping; default: like any other token"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compare_base: bool = Field(default=True, description="evaluate the run's base model beside it")

@@ -1,8 +1,9 @@
-"""Perplexity of the human replies under a model: per token, per word, per byte; with intervals over dialogues.
+"""Perplexity of the human replies under a model: per token, word and byte, bits per character; with intervals.
 
     PPL_token = exp(sum NLL / tokens)          end token counted, plan tokens (strategy, emotion tag) not
     PPL_word  = exp(sum NLL / (words + 1))     +1 for the end of each reply
     PPL_byte  = exp(sum NLL / (bytes + 1))     comparable between tokenizers, as PPL_word is
+    BPC       = sum NLL / ln 2 / (characters + 1)   bits per character, likewise
 
 Source: esconv.md, "Metrics". Token perplexities of models with different tokenizers are not comparable.
 """
@@ -22,6 +23,7 @@ TITLES = {
     "ppl_token": "Perplexity per token",
     "ppl_word": "Perplexity per word",
     "ppl_byte": "Perplexity per byte",
+    "bits_per_character": "Bits per character",
     "ppl_plan": "Perplexity of the plan",
 }
 DEFINITIONS = {
@@ -29,8 +31,10 @@ DEFINITIONS = {
     "token; plan tokens are left out. Only comparable under one tokenizer.",
     "ppl_word": "exp(sum of negative log-likelihoods / (words + 1 per reply)), words split at blanks.",
     "ppl_byte": "exp(sum of negative log-likelihoods / (UTF-8 bytes + 1 per reply)).",
+    "bits_per_character": "sum of negative log-likelihoods / ln 2 / (characters + 1 per reply).",
     "ppl_plan": "exp(sum of negative log-likelihoods of plan tokens / their number).",
 }
+SCALES = {name: "0 and up" if name == "bits_per_character" else "1 and up" for name in TITLES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,9 @@ def results(losses: Sequence[SampleLoss]) -> dict[str, Result]:
         "ppl_byte": np.array([s.bytes + 1 for s in losses]),
     }
     out = {name: Result.from_sums(np.column_stack([nll, count]), _exp_ratio) for name, count in units.items()}
+    characters = [s.characters for s in losses if s.characters is not None]
+    if len(characters) == len(losses):
+        out["bits_per_character"] = Result.from_sums(np.column_stack([nll, np.array(characters) + 1]), _bits)
     if any(s.plan_tokens for s in losses):
         plan = np.array([[s.plan_nll, s.plan_tokens] for s in losses])
         out["ppl_plan"] = Result.from_sums(plan, _exp_ratio)
@@ -76,6 +83,12 @@ def difference(
     numbers = np.unique(np.asarray(clusters), return_inverse=True)[1]
     a, b = results(first), results(second)
     return {name: paired(a[name], b[name], numbers, draws=draws, seed=seed) for name in a if name in b}
+
+
+def _bits(sums: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out: Floats = sums[:, 0] / sums[:, 1] / np.log(2)
+    return out
 
 
 def _exp_ratio(sums: Floats) -> Floats:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heedful import agents, corpora, formats
+from heedful.agents.plan import PlanSetting, settle_plan
 from heedful.errors import ConfigError, DataError, NotFoundError
 from heedful.evaluation.baselines import BASELINES, Place, places
 from heedful.evaluation.config import EvalConfig
@@ -26,6 +27,7 @@ from heedful.formats import Format, Overlong, Sample
 from heedful.models.causal import CausalModel, add_markers, check_architecture, fingerprint, load, need_train_extra
 from heedful.models.forward import SampleLoss, likelihood
 from heedful.models.generate import Generated, generate
+from heedful.models.plan import PlanRule
 from heedful.models.talk import unwritable
 from heedful.scoring.suite import resolve
 from heedful.settings import read_yaml
@@ -63,6 +65,7 @@ class Setting:
     folder: Path
     run: dict[str, Any] | None
     planners: agents.Planners = field(default_factory=agents.Planners)
+    plan: PlanSetting | None = None
 
 
 def settle(config: EvalConfig) -> Setting:
@@ -89,11 +92,13 @@ def settle(config: EvalConfig) -> Setting:
     name = Path(dataset).stem.removesuffix(".jsonl")
     here = path if run else Path("runs") / f"eval_{path.name}"
     folder = Path(config.output_dir) if config.output_dir else here / "eval" / f"{name}-{config.split or 'all'}"
+    fmt = formats.make(spec)
     return Setting(
         config=config,
         dataset=dataset,
         dataset_options=options,
-        fmt=formats.make(spec),
+        fmt=fmt,
+        plan=settle_plan(config.plan, fmt),
         max_length=config.max_length or int((run or {}).get("max_length") or 1024),
         keep=float((run or {}).get("keep_context") or 0.5),
         overlong=config.overlong or (run or {}).get("overlong") or "error",
@@ -177,6 +182,7 @@ def load_split(setting: Setting, split: str | None, limit: int | None) -> list[C
 def sources_of(prepared: Sequence[Conversation], where: Sequence[Place]) -> dict[str, tuple[Mapping[str, Any], ...]]:
     """Place -> what was looked up for the reply that is due there."""
     by_id = {conv.id: conv for conv in prepared}
+    where = [place for place in where if place.conversation_id in by_id]
     return {place.id: by_id[place.conversation_id].before(place.turn).sources() for place in where}
 
 
@@ -246,8 +252,8 @@ def _model(
     losses = likelihoods(name, causal, setting, samples, header, say)
     traces = None
     if setting.config.generate:
-        sources = sources_of([setting.fmt.prepare(c) for c in conversations], where)
-        traces = write_replies(name, causal, setting, samples, where, header, say, sources=sources)
+        prepared = [setting.fmt.prepare(c) for c in conversations]
+        traces = write_replies(name, causal, setting, samples, where, header, say, prepared=prepared)
     what = "the run's model" if name == "trained" else "the same model before training" if name == "base" else "model"
     return System(
         name=name,
@@ -318,35 +324,37 @@ def write_replies(
     *,
     prompts: Literal["hashed", "kept"] = "hashed",
     notes: Mapping[str, Mapping[str, Any]] | None = None,
-    sources: Mapping[str, tuple[Mapping[str, Any], ...]] | None = None,
+    prepared: Sequence[Conversation] = (),
 ) -> list[Trace]:
     """Write what is missing of `traces/<name>.jsonl`, and read all of it.
 
     Args:
         notes: place -> what goes into the info of its reply.
-        sources: place -> what planners looked up for it.
+        prepared: the conversations in the shape of the format, for their sources and for a plan that needs them.
     """
     config = setting.config
     decoding = config.decoding.decoding(config.seed)
-    records = Records(
-        setting.folder / "traces" / f"{name}.jsonl",
-        {**header, "decoding": asdict(decoding), "branches": config.branches},
-    )
+    whole = {**header, "decoding": asdict(decoding), "branches": config.branches}
+    if setting.plan is not None:
+        whole["plan"] = setting.plan.identity()
+    records = Records(setting.folder / "traces" / f"{name}.jsonl", whole)
     known = records.open()
     by_place = {place.id: place for place in where}
-    inputs = {s.id: s.prompt for s in samples}
+    inputs, sources = {s.id: s.prompt for s in samples}, sources_of(prepared, where)
+    rule = _rule(setting, causal, prepared, where)
     banned = unwritable(setting.fmt, causal.tokenizer)
     begun, tokens = time.monotonic(), 0
-    for batch in generate(causal, samples, decoding, branches=config.branches, banned=banned, written=frozenset(known)):
+    for batch in generate(
+        causal, samples, decoding, branches=config.branches, banned=banned, plan=rule, written=frozenset(known)
+    ):
         fresh = []
         for made in batch:
             if made.id in known:
                 continue
             place = by_place[made.id]
-            trace = _trace(made, inputs[made.id], place, causal, setting.fmt, header, kept=prompts == "kept")
-            trace = replace(
-                trace, info={**trace.info, **(notes or {}).get(made.id, {})}, sources=(sources or {}).get(made.id, ())
-            )
+            trace = _trace(made, inputs[made.id], place, causal, setting, header, kept=prompts == "kept")
+            info = {**trace.info, **(notes or {}).get(made.id, {})}
+            trace = replace(trace, info=info, sources=sources.get(made.id, ()))
             tokens += trace.tokens
             fresh.append(trace.to_dict())
         records.add(fresh)
@@ -356,19 +364,33 @@ def write_replies(
     return [Trace.from_dict(known[s.id]) for s in samples]
 
 
+def _rule(
+    setting: Setting, causal: CausalModel, prepared: Sequence[Conversation], where: Sequence[Place]
+) -> PlanRule | None:
+    """How plans are chosen at the places, if by a rule of their own."""
+    if setting.plan is None:
+        return None
+    by_id = {conv.id: conv for conv in prepared}
+    label_set = setting.plan.label_set
+    gold = {p.id: setting.fmt.target_turn(by_id[p.conversation_id], p.turn).label(label_set) for p in where}
+    contexts = {p.id: by_id[p.conversation_id].before(p.turn) for p in where}
+    return setting.plan.rule(causal.tokenizer.get_vocab(), contexts, gold)
+
+
 def _trace(
     made: Generated,
     prompt: tuple[int, ...],
     place: Place,
     causal: CausalModel,
-    fmt: Format,
+    setting: Setting,
     header: Mapping[str, Any],
     *,
     kept: bool,
 ) -> Trace:
     """What was written at a place; `kept`: with its input."""
     text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
-    reply, given = fmt.parse(text, causal.tokenizer), causal.tokenizer.decode(prompt)
+    reply, given = setting.fmt.parse(text, causal.tokenizer), causal.tokenizer.decode(prompt)
+    chosen = setting.plan.described(made.written.probabilities) if setting.plan else {}
     return Trace(
         id=made.id,
         conversation_id=place.conversation_id,
@@ -377,7 +399,7 @@ def _trace(
         reply=reply.text,
         reference=place.reference,
         prompt=given if kept else None,
-        plan=reply.plan,
+        plan={**reply.plan, **chosen},
         finish=made.written.finish,
         tokens=len(made.written.tokens),
         info={"model": header["model"], "format": header["format"], "prompt_hash": text_hash(given)},

@@ -47,7 +47,6 @@ from heedful.evaluation.run import (
     load_split,
     make_baselines,
     samples_of,
-    sources_of,
     write_json,
     write_replies,
 )
@@ -177,7 +176,8 @@ def _write_system(entry: Entry, causal: CausalModel, plan: Plan, view: View, mad
     if any(sample.plan for sample in samples):
         made.planned.add(entry.name)
     if plan.config.perplexity:
-        made.losses[entry.name] = likelihoods(entry.name, causal, setting, samples, header, say)
+        twin = _twin(entry, plan, made)  # the corpus' replies are as likely whatever plan a system chooses for its own
+        made.losses[entry.name] = twin or likelihoods(entry.name, causal, setting, samples, header, say)
     found: dict[str, list[list[Trace]]] = {}
     for name, decoding in plan.config.decodings.items():
         found[name] = []
@@ -188,7 +188,7 @@ def _write_system(entry: Entry, causal: CausalModel, plan: Plan, view: View, mad
                 found[name].append(
                     write_replies(
                         file, causal, part, samples, view.where, {**header, "adapter": "merged"}, say,
-                        prompts="kept", notes=view.notes, sources=sources_of(view.shown, view.where),
+                        prompts="kept", notes=view.notes, prepared=view.shown,
                     )
                 )  # fmt: skip
     made.traces[entry.name] = found
@@ -210,6 +210,20 @@ def _write_system(entry: Entry, causal: CausalModel, plan: Plan, view: View, mad
     if plan.config.score_prompt_echo:
         inputs = {s.id: causal.tokenizer.decode(s.prompt, skip_special_tokens=True).strip() for s in samples}
         _add_echo(entry.name, inputs, made)
+
+
+def _twin(entry: Entry, plan: Plan, made: _Made) -> list[SampleLoss] | None:
+    """Likelihoods of an earlier system that reads the same with the same weights."""
+    for other in plan.entries:
+        if other.name in made.losses and _reads_as(other) == _reads_as(entry):
+            return made.losses[other.name]
+    return None
+
+
+def _reads_as(entry: Entry) -> tuple[Any, ...]:
+    one = entry.setting
+    readers = tuple(sorted((key, reader.fingerprint) for key, reader in entry.readers.items()))
+    return (entry.path, entry.adapter, one.fmt.fingerprint, one.planners.fingerprint, one.max_length, one.keep, readers)
 
 
 def _add_echo(system: str, inputs: Mapping[str, str], made: _Made) -> None:
@@ -407,8 +421,12 @@ def _gold(task: Task, name: str, spec: LabelConfig) -> str | None:
 
 
 def _writes(entry: Entry, name: str, made: _Made) -> bool:
-    """Whether the format has the model write a label of this set before its reply; not to do so is then wrong."""
-    return emits(entry, name) and entry.name in made.planned
+    """Whether the system itself decides on a label of this set before its reply; not to do so is then wrong.
+
+    A label that was handed over (Oracle, a forced strategy) is no prediction, and its accuracy says nothing.
+    """
+    decides = entry.setting.plan is None or entry.setting.plan.predicts
+    return emits(entry, name) and entry.name in made.planned and decides
 
 
 def _read(

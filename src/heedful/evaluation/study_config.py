@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from heedful.agents.plan import PlanConfig
 from heedful.errors import nearest
 from heedful.evaluation.config import DecodingConfig
 from heedful.scoring.rewards import RewardConfig
@@ -30,6 +31,9 @@ class SystemConfig(Settings):
     planners: list[str | dict[str, Any]] | None = Field(default=None, description="default: the run's own")
     max_length: int | None = Field(default=None, ge=8)
     overlong: Literal["error", "skip"] | None = None
+    plan: str | PlanConfig | None = Field(
+        default=None, description="argmax, sample, gold, a label, or a mapping; default: like any other token"
+    )
     predicted_labels: dict[str, str] | None = Field(
         default=None, description="label set: scorer; default: the study's. {} keeps the gold labels in the prompts"
     )

@@ -123,7 +123,7 @@ def _definitions(tables: Sequence[Table], systems: Sequence[System]) -> dict[str
                 "definition": perplexity.DEFINITIONS[name],
                 "signature": f"heedful {metadata.version('heedful')}",
                 "higher_is_better": False,
-                "scale": "1 and up",
+                "scale": perplexity.SCALES[name],
                 "group": group_of(name),
             }
     for line in tables[0].lines if tables else ():

@@ -12,7 +12,7 @@ from typing import Any
 
 from heedful.errors import ConfigError
 from heedful.formats.base import Format, build, encode, neutral
-from heedful.formats.sample import Overlong, Reply, Sample, Tokenizer, Window
+from heedful.formats.sample import Guide, Overlong, Reply, Sample, Tokenizer, Window
 from heedful.formats.tree import Packed, TokenTree, by_conversation, pack
 from heedful.registry import Registry
 
@@ -24,12 +24,16 @@ FORMATS = Registry(
         "strategy": "heedful.formats.strategy:StrategyFormat",
         "qa": "heedful.formats.qa:QAFormat",
         "reader": "heedful.formats.reader:ReaderFormat",
+        "kemi": "heedful.formats.kemi:KemiFormat",
+        "seeker": "heedful.formats.seeker:SeekerFormat",
+        "glhg": "heedful.formats.glhg:GLHGFormat",
     },
 )
 
 __all__ = [
     "FORMATS",
     "Format",
+    "Guide",
     "Overlong",
     "Packed",
     "Reply",

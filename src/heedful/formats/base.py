@@ -18,7 +18,7 @@ from typing import Any, ClassVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from heedful.errors import ConfigError, DataError, nearest
-from heedful.formats.sample import Overlong, Reply, Sample, Tokenizer, Window
+from heedful.formats.sample import Guide, Overlong, Reply, Sample, Tokenizer, Window
 from heedful.types import Conversation, Role, Turn
 
 
@@ -48,6 +48,11 @@ class Format(ABC):
     def markers(self) -> tuple[str, ...]:
         """Tokens to add to the vocabulary before training; none by default."""
         return ()
+
+    @property
+    def plan_marks(self) -> tuple[str, Mapping[str, str]] | None:
+        """(label set, label -> marker) where a target begins with exactly one marker of a set, its plan; else None."""
+        return None
 
     @property
     def reads(self) -> Mapping[str, tuple[Role, str]]:
@@ -90,6 +95,12 @@ class Format(ABC):
     def target_turn(self, conv: Conversation, index: int) -> Turn:
         """The turn to predict at `index`; formats whose target spans several turns join them here."""
         return conv.turns[index]
+
+    def guide(
+        self, context: Conversation, tokenizer: Tokenizer, *, start: int, prompt: tuple[int, ...]
+    ) -> Guide | None:
+        """What a graph reads beside `prompt`, the input for the reply that follows `context` from turn `start` on."""
+        return None
 
     def words(self, turn: Turn, tokenizer: Tokenizer) -> str:
         """The words of a turn as they enter a prompt or a target, see `clean`."""
@@ -166,6 +177,18 @@ class Format(ABC):
         self, context: Conversation, tokenizer: Tokenizer, *, max_length: int, new_tokens: int
     ) -> tuple[int, ...]:
         """Token ids of the prompt for the reply that follows `context`, leaving room for `new_tokens`."""
+        return self.due(context, tokenizer, name="", max_length=max_length, new_tokens=new_tokens).prompt
+
+    def due(
+        self, context: Conversation, tokenizer: Tokenizer, *, name: str, max_length: int, new_tokens: int
+    ) -> Sample:
+        """The reply that follows `context` as a sample called `name`, leaving room for `new_tokens`.
+
+        Its one target token stands for the unknown reply.
+
+        Raises:
+            DataError: the last message alone does not fit.
+        """
         context = self.prepare(context)
         cache: dict[int, tuple[int, ...]] = {}
 
@@ -179,7 +202,15 @@ class Format(ABC):
                 f"The last message alone does not fit into {max_length} tokens with {new_tokens} left for the reply; "
                 "shorten the message or raise max_length."
             )
-        return cache[start]
+        return Sample(
+            id=name,
+            conversation_id=context.id,
+            turn=len(context),
+            prompt=cache[start],
+            target=(0,),
+            start=start,
+            guide=self.guide(context, tokenizer, start=start, prompt=cache[start]),
+        )
 
     def _sample(
         self, conv: Conversation, index: int, tokenizer: Tokenizer, *, window: Window, start: int
@@ -206,6 +237,7 @@ class Format(ABC):
             plan=len(plan),
             start=found,
             text=turn.text,
+            guide=self.guide(context, tokenizer, start=found, prompt=cache[found]),
         )
 
 

@@ -37,6 +37,25 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guide:
+    """What a model with a graph (`heedful.models.graph`) reads beside the prompt of one reply.
+
+    Args:
+        context: how many leading tokens of the prompt are the conversation; the rest of it begins the reply.
+        cause: token ids of the text behind the global node. The first one only opens the text and is not pooled.
+        intention: the same for the local node.
+        local: (begin, end) of the prompt's tokens that the local node is linked to; equal where there are none.
+        problem: the corpus' name of the seeker's problem, what the monitor learns; None where nobody knows it.
+    """
+
+    context: int
+    cause: tuple[int, ...] = field(repr=False)
+    intention: tuple[int, ...] = field(repr=False)
+    local: tuple[int, int]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One target turn and the input that a model sees for it.
 
@@ -50,6 +69,7 @@ class Sample:
             the text leaves them out (esconv.md, PPL).
         start: first context turn that is still in the prompt; above 0 when older ones were cut.
         text: the reply as plain text, for per-word and per-byte perplexity.
+        guide: what a graph reads beside the prompt, from formats that are made for one.
     """
 
     id: str
@@ -60,6 +80,7 @@ class Sample:
     plan: int = 0
     start: int = 0
     text: str = field(default="", repr=False)
+    guide: Guide | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.target)

@@ -31,24 +31,16 @@ def token(strategy: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrategyFormat(Format):
-    """Options:
+class DecidingFormat(Format):
+    """Base of formats whose target is a strategy token and the reply, after `DECIDE`. Options:
     predict: write the strategy token as the first token of the target.
-    context_strategies: write the strategies of earlier supporter turns where they are labelled.
     """
 
-    name: ClassVar[str] = "strategy"
     predict: bool = True
-    context_strategies: bool = True
 
     @property
-    def markers(self) -> tuple[str, ...]:
-        names = taxonomy.get(SET).names if self.predict or self.context_strategies else ()
-        return (DECIDE, *(token(name) for name in names))
-
-    @property
-    def reads(self) -> Mapping[str, tuple[Role, str]]:
-        return {option: ("assistant", SET) for option in ("predict", "context_strategies") if getattr(self, option)}
+    def plan_marks(self) -> tuple[str, Mapping[str, str]] | None:
+        return (SET, {name: token(name) for name in taxonomy.get(SET).names}) if self.predict else None
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "labels": taxonomy.get(SET).hash}
@@ -56,10 +48,6 @@ class StrategyFormat(Format):
     def targets(self, conv: Conversation) -> list[int]:
         found = conv.targets()
         return [i for i in found if conv.turns[i].label(SET)] if self.predict else found
-
-    def prompt(self, context: Conversation, tokenizer: Tokenizer, *, start: int = 0) -> str:
-        end = tokenizer.eos_token or "\n"
-        return opening(tokenizer) + end.join(self._context(t, tokenizer) for t in context.turns[start:]) + DECIDE
 
     def target(self, turn: Turn, tokenizer: Tokenizer) -> tuple[str, str]:
         strategy = turn.label(SET)
@@ -72,6 +60,30 @@ class StrategyFormat(Format):
             if text.startswith(token(name)):
                 return Reply(text=text.removeprefix(token(name)).strip(), plan={SET: name})
         return Reply(text=text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyFormat(DecidingFormat):
+    """Options:
+    predict: write the strategy token as the first token of the target.
+    context_strategies: write the strategies of earlier supporter turns where they are labelled.
+    """
+
+    name: ClassVar[str] = "strategy"
+    context_strategies: bool = True
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        names = taxonomy.get(SET).names if self.predict or self.context_strategies else ()
+        return (DECIDE, *(token(name) for name in names))
+
+    @property
+    def reads(self) -> Mapping[str, tuple[Role, str]]:
+        return {option: ("assistant", SET) for option in ("predict", "context_strategies") if getattr(self, option)}
+
+    def prompt(self, context: Conversation, tokenizer: Tokenizer, *, start: int = 0) -> str:
+        end = tokenizer.eos_token or "\n"
+        return opening(tokenizer) + end.join(self._context(t, tokenizer) for t in context.turns[start:]) + DECIDE
 
     def _context(self, turn: Turn, tokenizer: Tokenizer) -> str:
         words, strategy = self.words(turn, tokenizer), turn.label(SET)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heedful.errors import DataError
-from heedful.formats.sample import Sample
+from heedful.formats.sample import Guide, Sample
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -40,6 +40,7 @@ class TokenTree:
         owner: [M] index into `samples` of the sample that the prediction belongs to.
         plan: [M] True where the predicted token is part of a plan rather than of the text.
         samples: ids of the merged samples.
+        guides: what a graph reads beside the prompt of each.
     """
 
     input_ids: Ints = field(repr=False)
@@ -50,6 +51,7 @@ class TokenTree:
     owner: Ints = field(repr=False)
     plan: Bools = field(repr=False)
     samples: tuple[str, ...] = field(repr=False)
+    guides: tuple[Guide | None, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -108,6 +110,7 @@ class TokenTree:
             owner=np.array(owner, dtype=np.int64),
             plan=np.array(plan, dtype=np.bool_),
             samples=tuple(s.id for s in samples),
+            guides=tuple(s.guide for s in samples),
         )
 
     def ancestors(self) -> Bools:

@@ -9,6 +9,8 @@ places in the row. `check_config` refuses such models before their weights are r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from heedful.errors import ConfigError
@@ -66,6 +68,54 @@ def attention_masks(
     near = queries[:, :, None] - keys[:, None, :] < config.sliding_window
     sliding = (visible & near)[:, None]
     return sliding if kinds == {SLIDING} else {FULL: visible[:, None], SLIDING: sliding}
+
+
+@contextmanager
+def only_at(model: Any, row: torch.Tensor, source: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Within this block the model's output layer sees only the states at (`row`, `source`): logits are [1, M, V].
+
+    A hook rather than a call of the model's parts: the model's own forward still runs, so that gradients are shared
+    between processes, autocast applies, and whatever the architecture does to its logits happens.
+
+    Yields:
+        a list to which each forward pass appends all its states, [R, T, H].
+    """
+    inner = getattr(model, "module", model)  # DistributedDataParallel keeps the model in `module`
+    head = inner.get_output_embeddings()
+    seen: list[torch.Tensor] = []
+
+    def pick(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(args[0])
+        return (args[0][row, source][None], *args[1:])
+
+    hook = head.register_forward_pre_hook(pick)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def decoder_layers(model: Any) -> list[Any]:
+    """The blocks of a model in their order, also beneath an adapter; what comes out of one enters the next.
+
+    Raises:
+        ConfigError: they lie in no list of their own.
+    """
+    inner, count = getattr(model, "module", model), text_config(model).num_hidden_layers
+    import torch
+
+    for module in inner.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count and not _shared(module):
+            return list(module)
+    raise ConfigError(
+        f"The architecture {inner.config.model_type} keeps its blocks in a way that a graph cannot reach; use a model "
+        "such as SmolLM2, Llama, Qwen or Mistral."
+    )
+
+
+def _shared(layers: Any) -> bool:
+    """Whether a list holds something smaller than blocks (experts, heads): a block attends, and they do not."""
+    return not any("attn" in name or "attention" in name for name, _ in layers[0].named_children())
 
 
 def growing_cache(model: Any) -> Any:

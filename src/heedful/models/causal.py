@@ -15,23 +15,30 @@ from heedful.errors import ConfigError, MissingExtraError, NotFoundError, neares
 from heedful.models.architecture import check_config, unfit
 from heedful.models.delta import expected_warnings
 from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, embedded_folder
+from heedful.registry import Registry
 
 if TYPE_CHECKING:
     import torch
 
 NETWORK_VARIABLE, OFFLINE_VARIABLE = "HEEDFUL_ALLOW_NETWORK", "HF_HUB_OFFLINE"
 
+PARTS = Registry("part of a model", {"graph": "heedful.models.graph:load_graph"})
+"""What a run's folder may hold beside a language model; a table, since its module needs torch."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(kw_only=True)
 class CausalModel:
-    """A causal LM, its tokenizer and where both came from. `model` is a transformers or peft model."""
+    """A causal LM, its tokenizer and where both came from. `model` is a transformers or peft model.
+
+    `graph` is what replies are written from besides the prompt, a `heedful.models.graph.Graph`; None for most models.
+    """
 
     model: Any = field(repr=False)
     tokenizer: Any = field(repr=False)
     name: str
     note: str = ""
+    graph: Any = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +119,7 @@ def load(
         name: an embedded model, a folder (a run with an adapter included) or a Hugging Face name.
         dtype: "auto" is float32 on a CPU and bfloat16 on a GPU.
         device: "cpu", "cuda", ...; the first GPU if there is one.
-        adapter: whether to put a run's adapter on; False gives the run's base model with the same vocabulary.
+        adapter: whether to put a run's adapter and graph on; False gives the run's base model with the same vocabulary.
 
     Raises:
         NotFoundError: no model there, or a hub name without network.
@@ -146,7 +153,8 @@ def load(
 
         with expected_warnings():
             model = PeftModel.from_pretrained(model, path)
-    return CausalModel(model=model.to(device).eval(), tokenizer=tokenizer, name=name, note=note)
+    graph = PARTS.get("graph")(Path(path)).to(device) if adapter and (Path(path) / "graph.json").is_file() else None
+    return CausalModel(model=model.to(device).eval(), tokenizer=tokenizer, name=name, note=note, graph=graph)
 
 
 def _base_of(delta: Path) -> str:
@@ -292,8 +300,11 @@ def fingerprint(causal: CausalModel) -> str:
     import torch
 
     digest = hashlib.sha256()
+    parameters = dict(causal.model.named_parameters())
+    if causal.graph is not None:
+        parameters |= {f"graph.{name}": value for name, value in causal.graph.named_parameters()}
     with torch.no_grad():
-        for name, parameter in sorted(causal.model.named_parameters()):
+        for name, parameter in sorted(parameters.items()):
             part = parameter.detach().flatten()
             step = max(1, part.numel() // 64)
             digest.update(f"{name}{tuple(parameter.shape)}".encode())

@@ -89,17 +89,20 @@ class Written:
         logprobs: of the chosen tokens, under the distribution at the temperature that they were drawn with (1 where
             nothing is drawn), before cut-offs, penalties and bans.
         finish: `stop` (end token) or `length`.
+        probabilities: of the labels that a plan was chosen from (see `heedful.models.plan`); empty without a plan.
     """
 
     tokens: tuple[int, ...] = field(repr=False)
     logprobs: tuple[float, ...]
     finish: str
+    probabilities: tuple[float, ...] = ()
 
 
 class Chooser(Protocol):
     """One reply in the making: takes logits [branches, V], says how to go on; `done` holds the result."""
 
-    done: Written | None
+    @property
+    def done(self) -> Written | None: ...
 
     def step(self, logits: torch.Tensor) -> Step: ...
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
-from heedful.models.architecture import attention_masks
+from heedful.models.architecture import attention_masks, only_at
 from heedful.models.causal import CausalModel
+from heedful.models.graph_layout import Layout, with_trunks
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,8 @@ class SampleLoss:
     Args:
         text_nll, text_tokens: reply and end token, the plan left out.
         plan_nll, plan_tokens: the leading plan (strategy token, emotion tag).
-        words, bytes: size of the reply as text, for perplexity that does not depend on a tokenizer.
+        words, bytes, characters: size of the reply as text, for perplexity that does not depend on a tokenizer;
+            files of older runs do not have the characters.
     """
 
     id: str
@@ -34,6 +35,7 @@ class SampleLoss:
     plan_tokens: int
     words: int
     bytes: int
+    characters: int | None = None
 
 
 def tensors(packed: Packed) -> dict[str, torch.Tensor]:
@@ -86,31 +88,6 @@ def states_and_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch
     return seen[0], outputs.logits[0]
 
 
-@contextmanager
-def only_at(model: Any, row: torch.Tensor, source: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """Within this block the model's output layer sees only the states at (`row`, `source`): logits are [1, M, V].
-
-    A hook rather than a call of the model's parts: the model's own forward still runs, so that gradients are shared
-    between processes, autocast applies, and whatever the architecture does to its logits happens.
-
-    Yields:
-        a list to which each forward pass appends all its states, [R, T, H].
-    """
-    inner = getattr(model, "module", model)  # DistributedDataParallel keeps the model in `module`
-    head = inner.get_output_embeddings()
-    seen: list[torch.Tensor] = []
-
-    def pick(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        seen.append(args[0])
-        return (args[0][row, source][None], *args[1:])
-
-    hook = head.register_forward_pre_hook(pick)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
 def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_batch: int = 4096) -> list[SampleLoss]:
     """Negative log-likelihood of every sample's target, in the order of `samples`; one pass per conversation.
 
@@ -121,13 +98,13 @@ def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_bat
 
     # Samples go by their number here: two corpora may both have a conversation "0".
     numbered = [replace(s, id=str(i)) for i, s in enumerate(samples)]
-    groups = sorted(by_conversation(numbered), key=lambda g: (-len(g[-1]), g[0].id))
+    grouped = by_conversation(numbered) if causal.graph is None else with_trunks(numbered)
+    groups = sorted(grouped, key=lambda g: (-len(g[-1]), g[0].id))
     found: dict[int, SampleLoss] = {}
     for batch in _batches([TokenTree.merge(g) for g in groups], tokens_per_batch):
-        packed = pack(batch, pad_id=causal.pad_id)
-        moved = {k: v.to(causal.device) for k, v in tensors(packed).items()}
         with torch.no_grad():
-            nll = -predictions(causal.model, moved).double().cpu().numpy()
+            packed, logprobs = _log_likelihoods(causal, batch)
+        nll = -logprobs.double().cpu().numpy()
         sums = np.zeros((len(packed.samples), 2))
         counts = np.zeros((len(packed.samples), 2), dtype=np.int64)
         np.add.at(sums, (packed.owner, packed.plan.astype(np.int64)), nll)
@@ -142,8 +119,18 @@ def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_bat
                 plan_tokens=int(n_plan),
                 words=len(words.split()),
                 bytes=len(words.encode()),
+                characters=len(words),
             )
     return [found[i] for i in range(len(samples))]
+
+
+def _log_likelihoods(causal: CausalModel, trees: list[TokenTree]) -> tuple[Packed | Layout, torch.Tensor]:
+    """Log-probabilities [M] of the labels of some trees, and where they lie."""
+    if causal.graph is not None:
+        layout: Layout = causal.graph.lay_out(trees, pad_id=causal.pad_id)
+        return layout, causal.graph.log_likelihoods(causal.model, layout)
+    packed = pack(trees, pad_id=causal.pad_id)
+    return packed, predictions(causal.model, {k: v.to(causal.device) for k, v in tensors(packed).items()})
 
 
 def _batches(trees: list[TokenTree], tokens: int) -> list[list[TokenTree]]:

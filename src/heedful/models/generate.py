@@ -11,17 +11,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heedful.errors import DataError
 from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
-from heedful.models.architecture import attention_masks, growing_cache
+from heedful.models.architecture import attention_masks, growing_cache, only_at
 from heedful.models.causal import CausalModel
-from heedful.models.decoding import Chooser, Decoding, Written, choose, chooser
-from heedful.models.forward import only_at, tensors
+from heedful.models.decoding import Chooser, Decoding, Written, choose
+from heedful.models.forward import tensors
+from heedful.models.graph_layout import Layout, with_trunks
+from heedful.models.plan import PlanRule, planned
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +51,7 @@ def generate(
     *,
     branches: int = 64,
     banned: Sequence[int] = (),
+    plan: PlanRule | None = None,
     written: Container[str] = (),
     on_token: Callable[[str, int], None] | None = None,
 ) -> Iterator[list[Generated]]:
@@ -55,6 +60,7 @@ def generate(
     Args:
         branches: about how many replies (times beams) are decoded in one batch.
         banned: token ids that are never written.
+        plan: how the first token of each reply is chosen, if it is a plan; None: like any other token.
         written: ids that are stored already. A batch of nothing else is passed over; any other is written whole, since
             in 16 bit the last digits of a reply's probabilities, and so its words, depend on the rows beside it.
         on_token: called with sample id and token as each is written (not for beams), for streaming.
@@ -68,7 +74,8 @@ def generate(
     for name, count in Counter(s.id for s in samples).most_common(1):
         if count > 1:  # the id keys a reply's random stream and its branches
             raise DataError(f"Every reply needs a sample id of its own, but '{name}' is there {count} times.")
-    groups = [[prompt_only(s.id, s.conversation_id, s.turn, s.prompt) for s in g] for g in by_conversation(samples)]
+    grouped = by_conversation(samples) if causal.graph is None else with_trunks(samples)
+    groups = [[replace(s, target=(0,), plan=0, start=0, text="") for s in g] for g in grouped]
     # Similar lengths side by side waste the least; the order has no influence on the words.
     groups.sort(key=lambda g: (-max(len(s) for s in g), g[0].id))
     batches: list[list[list[Sample]]] = [[]]
@@ -78,7 +85,7 @@ def generate(
         batches[-1].append(group)
     for batch in batches:
         if any(s.id not in written for group in batch for s in group):
-            yield _Tree(causal, batch, settings, banned, on_token).run()
+            yield _Tree(causal, batch, settings, banned, plan, on_token).run()
 
 
 def end_ids(causal: CausalModel) -> frozenset[int]:
@@ -98,33 +105,22 @@ class _Tree:
         groups: list[list[Sample]],
         settings: Decoding,
         banned: Sequence[int],
+        plan: PlanRule | None,
         on_token: Callable[[str, int], None] | None,
     ) -> None:
-        import torch
-
         self.causal, self.on_token = causal, on_token
         self.samples = [s for g in groups for s in g]
         ends = end_ids(causal)
         self.choosers: dict[str, Chooser] = {
-            s.id: chooser(settings, name=s.id, prompt=s.prompt, end=ends, banned=banned) for s in self.samples
+            s.id: planned(plan, settings, name=s.id, prompt=s.prompt, end=ends, banned=banned) for s in self.samples
         }
-        packed = pack([TokenTree.merge(g) for g in groups], pad_id=causal.pad_id)
         self.cache = growing_cache(causal.model)
-        logits = self._prefill(packed)
-        attention = packed.attention
-        if attention is None:
-            attention = np.broadcast_to(
-                np.tri(packed.input_ids.shape[1], dtype=np.bool_),
-                (len(packed.input_ids), *[packed.input_ids.shape[1]] * 2),
-            )
-        # What lies in the cache, by row: [R, S] positions, which windows need.
-        self.cached = torch.from_numpy(packed.position_ids).to(causal.device)
-        # One entry per branch: its sample, its row, what it may see, its next position.
-        self.names = [packed.samples[o] for o in packed.owner]
-        self.rows = packed.row.copy()
-        self.visible = attention[packed.row, packed.source]
-        self.positions = packed.position_ids[packed.row, packed.source] + 1
-        self.logits = logits
+        self.logits: torch.Tensor
+        self.memory: Memory | None = None
+        if causal.graph is None:
+            self._begin(pack([TokenTree.merge(g) for g in groups], pad_id=causal.pad_id))
+        else:
+            self._begin_with_graph([TokenTree.merge(g) for g in groups])
 
     def run(self) -> list[Generated]:
         import torch
@@ -135,7 +131,8 @@ class _Tree:
         results = {name: c.done for name, c in self.choosers.items()}
         return [Generated(id=s.id, written=w) for s in self.samples if (w := results[s.id]) is not None]
 
-    def _prefill(self, packed: Packed) -> torch.Tensor:
+    def _begin(self, packed: Packed) -> None:
+        """Read the prompts."""
         import torch
 
         batch = {k: v.to(self.causal.device) for k, v in tensors(packed).items()}
@@ -149,8 +146,37 @@ class _Tree:
                 past_key_values=self.cache,
                 use_cache=True,
             )
-        logits: torch.Tensor = outputs.logits[0]
-        return logits
+        attention = packed.attention
+        if attention is None:
+            attention = np.broadcast_to(
+                np.tri(packed.input_ids.shape[1], dtype=np.bool_),
+                (len(packed.input_ids), *[packed.input_ids.shape[1]] * 2),
+            )
+        # What lies in the cache, by row: [R, S] positions, which windows need.
+        self.cached = places
+        # One entry per branch: its sample, its row, what it may see, its next position.
+        self.names = [packed.samples[o] for o in packed.owner]
+        self.rows = packed.row.copy()
+        self.visible = attention[packed.row, packed.source]
+        self.positions = packed.position_ids[packed.row, packed.source] + 1
+        self.logits = outputs.logits[0]
+
+    def _begin_with_graph(self, trees: Sequence[TokenTree]) -> None:
+        """Read the conversations, work out what each reply is written from, and read the ends of the prompts."""
+        import torch
+
+        graph = self.causal.graph
+        layout: Layout = graph.lay_out(trees, pad_id=self.causal.pad_id, together=True)
+        batch = {k: v.to(self.causal.device) for k, v in layout.tensors().items()}
+        with torch.no_grad():
+            parts = graph.open(self.causal.model, batch, self.cache)
+            self.logits = graph.finish(self.causal.model, batch, self.cache, parts)
+        self.memory = Memory(graph, parts[0], layout.target[layout.owner])
+        self.cached = torch.cat([batch["trunk_places"], batch["branch_places"]], dim=1)
+        self.names = [layout.samples[o] for o in layout.owner]
+        self.rows = layout.row.copy()
+        self.visible = layout.branch_sees[layout.row, layout.source]
+        self.positions = layout.branch_places[layout.row, layout.source] + 1
 
     def _choose(self) -> bool:
         """Ask every unfinished reply for its next tokens and rebuild the branches; False when all are finished."""
@@ -168,6 +194,8 @@ class _Tree:
                 tokens.extend(step.tokens)
         self.names = [self.names[i] for i in kept]
         self.rows, self.visible, self.positions = self.rows[kept], self.visible[kept], self.positions[kept]
+        if self.memory is not None and kept:
+            self.memory.keep(kept)
         self.tokens = np.array(tokens, dtype=np.int64)
         return bool(kept)
 
@@ -191,7 +219,10 @@ class _Tree:
         places = torch.from_numpy(positions).to(device)
         self.cached = torch.cat([self.cached, places], dim=1)
         visible = torch.from_numpy(mask).to(device)
-        with only_at(self.causal.model, torch.from_numpy(self.rows), torch.from_numpy(column)):
+        reads: AbstractContextManager[None] = nullcontext()
+        if self.memory is not None:
+            reads = self.memory.reading(self.causal.model, self.rows * width + column)
+        with reads, only_at(self.causal.model, torch.from_numpy(self.rows), torch.from_numpy(column)):
             outputs = self.causal.model(
                 input_ids=torch.from_numpy(ids).to(device),
                 position_ids=places,
@@ -203,3 +234,42 @@ class _Tree:
         self.positions = self.positions + 1
         logits: torch.Tensor = outputs.logits[0]
         return logits
+
+
+class Memory:
+    """What the branches of a batch read at every step: one memory per target, shared by all its branches.
+
+    Args:
+        graph: a `heedful.models.graph.Graph`.
+        part: the memories of all targets.
+        targets: the target of each branch.
+    """
+
+    def __init__(self, graph: Any, part: Any, targets: NDArray[np.int64]) -> None:
+        self.graph, self.part, self.targets = graph, part, targets
+
+    def keep(self, branches: Sequence[int]) -> None:
+        """Go on with these branches, in this order; memories that nobody reads any more are dropped in time."""
+        import torch
+
+        self.targets = self.targets[branches]
+        live = np.unique(self.targets)
+        if 2 * len(live) <= len(self.part.memory):
+            at = torch.from_numpy(live).to(self.part.memory.device)
+            self.part = replace(self.part, memory=self.part.memory[at], visible=self.part.visible[at])
+            self.targets = np.searchsorted(live, self.targets)
+
+    def reading(self, model: Any, places: NDArray[np.int64]) -> AbstractContextManager[None]:
+        """Within this block `model` reads the memories, branch k at the flat place `places[k]`."""
+        import torch
+
+        order = np.argsort(self.targets, kind="stable")
+        mine = self.targets[order]
+        rank = np.arange(len(mine)) - np.searchsorted(mine, mine)
+        query = np.full((len(self.part.memory), int(rank.max()) + 1), -1, dtype=np.int64)
+        query[mine, rank] = places[order]
+        part = replace(self.part, length=query.shape[1])
+        found: AbstractContextManager[None] = self.graph.reading(
+            model, [part], torch.from_numpy(query).to(part.memory.device)
+        )
+        return found

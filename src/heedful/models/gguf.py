@@ -102,10 +102,15 @@ def merged_copy(causal: CausalModel) -> Any:
     """A copy of the model without adapter, its effect merged in fp32, on the CPU; the original is not touched.
 
     Raises:
-        ConfigError: an adapter that cannot become part of the weights.
+        ConfigError: an adapter that cannot become part of the weights, or a graph, which no other tool knows.
     """
     import torch
 
+    if causal.graph is not None:
+        raise ConfigError(
+            f"'{causal.name}' writes with a graph, which no other tool can read, so it cannot be exported; use it with "
+            "heedful chat and heedful eval."
+        )
     with torch.no_grad():
         model = copy.deepcopy(causal.model).cpu().float()
         if not hasattr(model, "merge_and_unload"):

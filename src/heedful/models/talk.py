@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from heedful.errors import UserError
-from heedful.formats import Format, Reply
+from heedful.formats import Format, Reply, Sample
 from heedful.models.causal import CausalModel
 from heedful.models.decoding import Decoding
-from heedful.models.generate import generate, prompt_only
+from heedful.models.generate import generate
+from heedful.models.plan import PlanRule
 from heedful.types import Conversation, Label, Turn
 
 
@@ -20,12 +21,22 @@ class Plans(Protocol):
     def plan(self, conversations: Sequence[Conversation]) -> list[Conversation]: ...
 
 
+class Chooses(Protocol):
+    """Whatever says how the plan before a reply is chosen; `heedful.agents.plan.PlanSetting` does."""
+
+    def rule(self, vocabulary: Mapping[str, int], contexts: Mapping[str, Conversation]) -> PlanRule: ...
+
+    def described(self, probabilities: Sequence[float]) -> dict[str, Any]: ...
+
+
 class Talk:
     """One conversation with one model. Nothing is written anywhere; `conversation` is the only memory.
 
     Args:
         max_length: prompt and reply together, in tokens.
         planners: asked before each reply.
+        plan: how the plan of each reply (its strategy) is chosen; None: like any other token. It may be set anew at
+            any time, to force a strategy for one reply.
     """
 
     def __init__(
@@ -36,9 +47,11 @@ class Talk:
         *,
         max_length: int = 1024,
         planners: Plans | None = None,
+        plan: Chooses | None = None,
     ) -> None:
         self.causal, self.fmt, self.decoding = causal, fmt, decoding
-        self.max_length, self.planners = max_length, planners
+        self.max_length, self.planners, self.plan = max_length, planners, plan
+        self.thought: dict[str, Any] = {}
         self.conversation = Conversation(id="talk", turns=(), source="chat")
 
     def say(self, text: str) -> None:
@@ -61,16 +74,16 @@ class Talk:
         """
         if self.planners is not None:
             self.conversation = self.planners.plan([self.conversation])[0]
-        prompt = self.prompt()
         # The random stream is keyed by how far the talk has come, so that /undo and a new try give another reply only
         # if the words before it changed: the same talk can be repeated exactly.
         name = f"talk/{len(self.conversation)}"
         stream = _Stream(self.fmt, self.causal.tokenizer, on_text) if on_text else None
         batches = generate(
             self.causal,
-            [prompt_only(name, "talk", len(self.conversation), prompt)],
+            [self._due(name)],
             self.decoding,
             banned=unwritable(self.fmt, self.causal.tokenizer),
+            plan=self._rule(name),
             on_token=stream.token if stream else None,
         )
         made = next(iter(batches))[0]
@@ -78,6 +91,9 @@ class Talk:
         reply = self.fmt.parse(text, self.causal.tokenizer)
         if stream:
             stream.show(reply.text)
+        self.thought = {**reply.plan, "sources": [dict(source) for source in self.conversation.sources()]}
+        if self.plan is not None:
+            self.thought |= self.plan.described(made.written.probabilities)
         # The plan is a part of the talk: formats write it into the next prompt, as they did in training.
         labels = tuple(Label(set=name, value=value, source="model") for name, value in reply.plan.items())
         self._add(Turn(role="assistant", text=reply.text, labels=labels))
@@ -98,9 +114,12 @@ class Talk:
 
     def prompt(self) -> tuple[int, ...]:
         """Token ids of the input for the next reply."""
+        return self._due("").prompt
+
+    def _due(self, name: str) -> Sample:
         room = self.decoding.max_new_tokens
         limit = min(self.max_length, self.causal.max_length)
-        return self.fmt.inference(self.conversation, self.causal.tokenizer, max_length=limit, new_tokens=room)
+        return self.fmt.due(self.conversation, self.causal.tokenizer, name=name, max_length=limit, new_tokens=room)
 
     def why(self) -> dict[str, Any]:
         """What the next (or last) reply is made from: the exact prompt and every setting."""
@@ -119,6 +138,11 @@ class Talk:
             "prompt_tokens": len(ids),
             "prompt": self.causal.tokenizer.decode(ids, skip_special_tokens=False),
         }
+
+    def _rule(self, name: str) -> PlanRule | None:
+        if self.plan is None:
+            return None
+        return self.plan.rule(self.causal.tokenizer.get_vocab(), {name: self.conversation})
 
     def _add(self, turn: Turn) -> None:
         self.conversation = replace(self.conversation, turns=(*self.conversation.turns, turn))

@@ -20,13 +20,15 @@ from heedful.types import Trace
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
-Column = Literal["hypothesis", "reference", "context", "gold", "predicted"]
+Column = Literal["hypothesis", "reference", "context", "gold", "predicted", "sampled", "distribution"]
 COLUMNS: dict[Column, tuple[str, str]] = {
     "hypothesis": ("hypotheses", "no reply"),
     "reference": ("references", "no reference"),
     "context": ("contexts", "no client turn before the reply"),
     "gold": ("gold", "no gold label"),
     "predicted": ("predicted", "no predicted label"),
+    "sampled": ("sampled", "no sampled label"),
+    "distribution": ("distributions", "no distribution over the labels"),
 }
 """Column -> (attribute of Rows, why a row without it is unscored)."""
 
@@ -40,7 +42,10 @@ class Rows:
         references: what a person wrote there.
         contexts: the client's words before the reply.
         clusters: what is resampled together (the dialogue); by default each row stands alone.
-        gold, predicted: labels, for classification metrics.
+        gold, predicted: labels, for classification metrics; `predicted` is the most probable one.
+        sampled: labels drawn from a distribution. They are right less often than the most probable ones, so they
+            have a column and a score of their own.
+        distributions: per row a probability for each of `labels`, in their order.
         labels: all labels of the set, so that averages run over every class, also absent ones.
     """
 
@@ -50,12 +55,14 @@ class Rows:
     clusters: tuple[str, ...] = field(default=(), repr=False)
     gold: tuple[str | None, ...] = field(default=(), repr=False)
     predicted: tuple[str | None, ...] = field(default=(), repr=False)
+    sampled: tuple[str | None, ...] = field(default=(), repr=False)
+    distributions: tuple[tuple[float, ...] | None, ...] = field(default=(), repr=False)
     labels: tuple[str, ...] = ()
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         n = max(len(self.hypotheses), len(self.gold))
-        for name in ("hypotheses", "references", "contexts", "gold", "predicted", "clusters"):
+        for name in (*(attribute for attribute, _ in COLUMNS.values()), "clusters"):
             column = getattr(self, name)
             if len(column) == 0:
                 filled = tuple(str(i) for i in range(n)) if name == "clusters" else (None,) * n
@@ -73,6 +80,8 @@ class Rows:
         clusters: Iterable[object] = (),
         gold: Iterable[str | None] = (),
         predicted: Iterable[str | None] = (),
+        sampled: Iterable[str | None] = (),
+        distributions: Iterable[Sequence[float] | None] = (),
         labels: Iterable[str] = (),
     ) -> Rows:
         """Rows from any iterables; cluster ids become strings."""
@@ -83,6 +92,8 @@ class Rows:
             clusters=tuple(str(c) for c in clusters),
             gold=tuple(gold),
             predicted=tuple(predicted),
+            sampled=tuple(sampled),
+            distributions=tuple(None if row is None else tuple(map(float, row)) for row in distributions),
             labels=tuple(labels),
         )
 
@@ -103,7 +114,7 @@ class Rows:
         return f"Rows({len(self)} rows, {len(set(self.clusters))} clusters)"
 
     def column(self, name: Column) -> tuple[str | None, ...]:
-        """One column by the name that metrics use."""
+        """One column by the name that metrics use (a `distribution` is no text, but only asked whether it is there)."""
         return cast("tuple[str | None, ...]", getattr(self, COLUMNS[name][0]))
 
     def texts(self, name: Column) -> list[str]:
@@ -117,6 +128,22 @@ class Rows:
             attribute, reason = COLUMNS[name]
             raise DataError(f"This metric needs all {attribute}, but {column.count(None)} rows have {reason}.")
         return cast("list[str]", list(column))
+
+    def shares(self) -> Floats:
+        """The distributions as numbers, shape (N, K), K labels.
+
+        Raises:
+            DataError: a row has none, or is no distribution over `labels`.
+        """
+        if None in self.distributions:
+            raise DataError(f"{self.distributions.count(None)} rows have {COLUMNS['distribution'][1]}.")
+        rows = [row for row in self.distributions if row is not None]
+        if any(len(row) != len(self.labels) for row in rows):
+            raise DataError(f"A distribution needs one number for each of the {len(self.labels)} labels of the rows.")
+        found = np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.labels))
+        if (found < 0).any() or (np.abs(found.sum(axis=1) - 1) > 1e-3).any() or not np.isfinite(found).all():
+            raise DataError("A distribution must hold numbers of 0 or more that add up to 1, but one row does not.")
+        return found
 
     def take(self, index: Sequence[int]) -> Rows:
         """The rows at `index`, in that order."""

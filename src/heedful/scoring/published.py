@@ -8,6 +8,12 @@ many of them, so the floors belong beside every score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from heedful.errors import DataError
 from heedful.scoring.base import Rows
 
 HEADINGS = {
@@ -33,12 +39,52 @@ GLHG_PRINTED = {
 """What GLHG (Peng et al., IJCAI 2022) printed and its released replies reproduce to 0.01 (2,801 rows of the zcj test
 part).
 
-Its printed ROUGE-L 16.37 and perplexity 15.67 are not reproduced by them (16.05 and 16.11), so they are left out.
+Its printed ROUGE-L 16.37 and perplexity 15.67 are not reproduced by them, so they are left out; see `GLHG_MEASURED`.
 """
+
+GLHG_MEASURED = {"rougeL_published": 16.05, "perplexity": 16.11}
+"""What the same replies and the losses stored with them give."""
 
 FIXED_REPLY = "I understand how you feel. I am so sorry to hear that. Have you tried to talk to someone about it?"
 """One sentence for every turn. On the ESConv test part it scores BLEU-2 6.4 and ROUGE-L 16.2, level with published
 systems."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Perplexities:
+    """Three numbers that papers call perplexity, from the same losses. Only `token` is one.
+
+    Args:
+        token: exp(sum of losses over all tokens / number of tokens).
+        of_mean_loss: exp(mean over replies of their mean loss); short, easy replies weigh as much as long ones.
+        mean: mean over replies of their perplexities; one strange reply can decide it.
+    """
+
+    token: float
+    of_mean_loss: float
+    mean: float
+
+
+def perplexities(losses: Sequence[float], tokens: Sequence[float]) -> Perplexities:
+    """Perplexities from stored losses.
+
+    Args:
+        losses: mean negative log-likelihood per token of each reply, in nats.
+        tokens: number of tokens of each reply.
+
+    Raises:
+        DataError: no reply, a different number of both, a reply without tokens, or a loss that is no number.
+    """
+    mean, count = np.asarray(losses, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
+    if not len(mean) or mean.shape != count.shape:
+        raise DataError(f"A perplexity needs one loss and one length per reply, but got {len(mean)} and {len(count)}.")
+    if not (np.isfinite(mean).all() and (count > 0).all()):
+        raise DataError("A perplexity needs a finite loss and at least one token for every reply.")
+    return Perplexities(
+        token=float(np.exp((mean * count).sum() / count.sum())),
+        of_mean_loss=float(np.exp(mean.mean())),
+        mean=float(np.exp(mean).mean()),
+    )
 
 
 def floors(rows: Rows) -> dict[str, Rows]:

@@ -97,11 +97,36 @@ class ActHeadConfig(Settings):
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
+class GraphConfig(Settings):
+    """GLHG's graph beside the model (glhg.md); needs `format: glhg`. Loss: (1 - monitor) words + monitor problem."""
+
+    layers: int = Field(default=2, ge=0, description="of attention along the edges; 0: no graph, only its nodes")
+    heads: int = Field(default=4, ge=1)
+    radius: int = Field(default=5, ge=0, description="how far a token sees along the words, both ways")
+    slope: float = Field(default=0.2, ge=0, lt=1, description="of LeakyReLU")
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    adapters: int = Field(default=3, ge=1, description="blocks after which the memory is read, evenly spread")
+    context: int = Field(default=384, ge=1, description="most tokens of a conversation in a graph")
+    global_node: bool = True
+    local_node: bool = True
+    monitor: float = Field(default=0.5, ge=0, lt=1, description="weight of the problem type's loss; 0: no monitor")
+    problem_set: str = Field(default="esconv_problem", description="label set of the monitor's classes")
+    learning_rate: float = Field(default=3e-4, gt=0, description="of the graph; learning_rate is the model's")
+
+    @model_validator(mode="after")
+    def _monitor_needs_its_node(self) -> GraphConfig:
+        if self.monitor and not self.global_node:
+            raise ValueError("the monitor reads the global node; with global_node: false set monitor: 0")
+        return self
+
+
 class TrainConfig(RunSettings):
     """Supervised training (`method: sft`)."""
 
     method: Literal["sft"] = "sft"
     act_head: ActHeadConfig | None = None
+    graph: GraphConfig | None = None
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     num_train_epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: int = Field(default=4, ge=1, description="conversations in one pass")
@@ -115,6 +140,16 @@ class TrainConfig(RunSettings):
         if value == 0:
             raise ValueError("expected -1 (as many as the epochs have) or at least 1, but got 0")
         return value
+
+    @model_validator(mode="after")
+    def _one_part_at_a_time(self) -> TrainConfig:
+        if self.graph is not None and self.act_head is not None:
+            raise ValueError("graph and act_head cannot be trained together; leave one of them out")
+        if self.graph is not None and self.gradient_checkpointing:
+            raise ValueError(
+                "a graph reads a conversation once and its replies after it, so gradient_checkpointing must be false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _early_stopping_needs_evaluation(self) -> TrainConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import overload
 
 import numpy as np
@@ -29,7 +29,7 @@ class Prepared:
         tokens: tokens of the trees, that is, what is really computed.
         target_tokens: tokens that carry loss.
         skipped: targets left out as too long (`overlong: skip`).
-        hash: 16 hex digits over all token ids, the data hash of results.
+        hash: 16 hex digits over all token ids and guides, the data hash of results.
     """
 
     trees: list[TokenTree] = field(repr=False)
@@ -75,6 +75,9 @@ def prepare(
     digest = hashlib.sha256()
     for tree in trees:
         digest.update(tree.input_ids.tobytes() + tree.label.tobytes())
+        for guide in tree.guides:
+            if guide is not None:
+                digest.update(repr(astuple(guide)).encode())
     return Prepared(
         trees=trees,
         samples=len(samples),

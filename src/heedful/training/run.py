@@ -114,6 +114,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
+    from heedful.training.graph import graph_for
     from heedful.training.sft import acts_for, sft
 
     config, main = with_format(config), is_main()
@@ -143,6 +144,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     new_tokens = add_markers(causal, inputs.fmt.markers)
     causal.model = with_delta(config, causal, new_tokens)
     acts = acts_for(config, causal, inputs.fmt, *inputs.conversations)
+    graph = graph_for(config, causal, inputs.train, inputs.evaluation)
     causal.model.train()
     outcome = sft(
         config,
@@ -154,12 +156,13 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         log=lambda values, step: append_line(folder / METRICS, {"step": step, **values}),
         callbacks=callbacks,
         acts=acts,
+        graph=graph,
     )
     causal.model.eval()
     if not main:
         return Run(folder=folder, summary={})
     with one_sentence_for_a_full_disk(folder):
-        return _finish(config, causal, inputs, plan, folder, outcome, record, acts)
+        return _finish(config, causal, inputs, plan, folder, outcome, record, acts or graph)
 
 
 def _say_what_comes(say: Say, config: TrainConfig, plan: Plan, earlier: Earlier | None) -> None:
@@ -217,7 +220,7 @@ def _finish(
     folder: Path,
     outcome: Any,
     record: Mapping[str, Any],
-    acts: Any,
+    beside: Any,
 ) -> Run:
     trained, everything = trainable(causal.model)
     base_run = record["base_run"]
@@ -251,9 +254,9 @@ def _finish(
     }
     causal.model.save_pretrained(str(folder))
     causal.tokenizer.save_pretrained(str(folder))
-    if acts is not None:
-        acts.save(folder)
-        summary["acts"] = acts.measured(causal)
+    if beside is not None:
+        beside.save(folder)
+        summary["graph" if config.graph else "acts"] = beside.measured(causal)
     (folder / "README.md").write_text(model_card(config, summary, plan), "utf-8")
     scratch = folder / "summary.json.part"
     scratch.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")

@@ -28,6 +28,7 @@ from heedful.classify.base import FeatureSettings, Item
 from heedful.classify.features import parts_of
 from heedful.classify.fit import ClassWeight, Recipe, fit
 from heedful.classify.head import HeadKind
+from heedful.classify.state import next_item
 from heedful.errors import ConfigError, DataError, UserError, unknown
 from heedful.models.causal import need_train_extra
 from heedful.pages.page import write as write_page
@@ -54,6 +55,10 @@ class ScorerConfig(DataSettings):
     roles: list[Literal["user", "assistant"]] = Field(
         default=["user", "assistant"], min_length=1, description="whose turns are learnt from"
     )
+    target: Literal["this", "next"] = Field(
+        default="this", description="the turn that is shown, or the reply that follows what is shown (a planner's)"
+    )
+    opening: bool = Field(default=False, description="target: next also predicts the very first turn of a talk")
     unit: Literal["utterance", "turn"] = Field(
         default="utterance", description="turns as the corpus has them, or runs of one speaker joined into one"
     )
@@ -106,6 +111,12 @@ class ScorerConfig(DataSettings):
                 f"eval_split and train_split are both '{self.train_split}', so the figures would be of turns that it "
                 "learnt by heart; choose another eval_split, or null for none"
             )
+        if self.target == "next" and self.roles != ["assistant"]:
+            raise ValueError("target: next predicts what the supporter does, so it needs roles: [assistant]")
+        if self.target == "this" and "state" in parts_of(self.features):
+            raise ValueError("the features 'state' describe a talk before a reply; they need target: next")
+        if self.opening and self.target == "this":
+            raise ValueError("'opening' is of target: next alone")
         return self
 
     def recipe(self) -> Recipe:
@@ -213,7 +224,12 @@ def _turns(config: ScorerConfig, conversations: Sequence[Conversation], label_se
         talk = conv.merged() if config.unit == "turn" else conv
         for i, turn in enumerate(talk.turns):
             label = turn.label(config.label_set) if turn.role in config.roles else None
-            if label is None:
+            if label is None or (config.target == "next" and i == 0 and not config.opening):
+                continue
+            if config.target == "next":
+                items.append(next_item(talk.before(i), config.label_set, reach=config.context))
+                gold.append(label_set.require(label))
+                clusters.append(conv.id)
                 continue
             before = tuple(t.text for t in talk.turns[max(0, i - config.context) : i])
             items.append(Item(text=turn.text, context=before, role=turn.role if config.speaker else "assistant"))
@@ -263,7 +279,8 @@ def _refuse_poor(config: ScorerConfig, inputs: Inputs) -> None:
 def _hash(turns: Turns) -> str:
     digest = hashlib.sha256()
     for item, label in zip(turns.items, turns.gold, strict=True):
-        digest.update(json.dumps([item.text, item.context, item.role, label]).encode("utf-8"))
+        before = [item.history, item.place] if item.place else []
+        digest.update(json.dumps([item.text, item.context, item.role, *before, label]).encode("utf-8"))
     return digest.hexdigest()[:16]
 
 
@@ -387,7 +404,10 @@ def _record(inputs: Inputs) -> dict[str, Any]:
 
 def _scorer_record(config: ScorerConfig, inputs: Inputs) -> dict[str, Any]:
     """What a reward or an evaluation has to know of a scorer; goes along with its numbers."""
-    keys = ("dataset", "dataset_options", "train_split", "eval_split", "seed", "features", "head", "context", "speaker")
+    keys = (
+        "dataset", "dataset_options", "train_split", "eval_split", "seed", "features", "head", "context", "speaker",
+        "target", "opening",
+    )  # fmt: skip
     values = config.model_dump()
     return {
         **{key: values[key] for key in keys},

@@ -6,7 +6,8 @@ is what enters them: one packed tree per conversation with the loss on every sup
     L = - 1/N * sum over all targets of log p(token | path),   N = target tokens of the whole (global) batch
 
 With an act head (reader.md, stage 1), coef * the mean cross-entropy of the act of each labelled reply is added. It is a
-part of the model while the loop runs, so that optimiser, gradients and checkpoints know it.
+part of the model while the loop runs, so that optimiser, gradients and checkpoints know it. With a graph (glhg.md) the
+loss is (1 - monitor) L + monitor * the mean cross-entropy of the problem type, and the graph has a rate of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from heedful.models.forward import predictions, states_and_logits, tensors
 from heedful.models.memory import keep_freed_memory
 from heedful.training.config import TrainConfig
 from heedful.training.data import Filled, LengthBatches, Prepared
+from heedful.training.graph import GraphPart
 from heedful.training.rl.acts import gold_act, load_act_head, measure_acts, new_act_head, path_means, save_heads
 from heedful.training.rl.collect import prompts_of
 from heedful.training.rl.experience import Prompt
@@ -64,11 +66,13 @@ def sft(
     log: Log | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     acts: Acts | None = None,
+    graph: GraphPart | None = None,
 ) -> Outcome:
     """Train `causal.model` in place.
 
     Args:
         acts: a head to train along with it, in place as well.
+        graph: a graph to train along with it, in place as well.
         folder: where checkpoints go.
         resume: a complete checkpoint to go on from.
         log: called with the numbers of a step.
@@ -79,17 +83,17 @@ def sft(
     at_end = evaluation is not None and config.eval_steps is None
     arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
     clock = Clock(config.max_seconds, earlier=seconds_of(resume))
-    keeps = [_KeepsActs(acts, resume)] if acts else []
+    keeps = [_Keeps(part, resume) for part in (acts, graph) if part]
     own = [clock, Best(), *keeps, Seal(config.save_total_limit, clock), *callbacks, *_early_stopping(config)]
     trainer = ConversationTrainer(
         model=causal.model,
         args=arguments,
         train_dataset=Filled(train.trees, pad_id=causal.pad_id),
         eval_dataset=evaluation.trees if evaluation else None,
-        data_collator=Collator(causal.pad_id, acts.targets if acts else {}),
+        data_collator=Collator(causal.pad_id, acts.targets if acts else {}, graph),
         callbacks=own,
     )
-    trainer.heedful_log, trainer.acts = log, acts
+    trainer.heedful_log, trainer.acts, trainer.graph = log, acts, graph
     trainer.add_callback(Epoch(trainer))
     if causal.device.type == "cpu":
         keep_freed_memory()
@@ -97,6 +101,9 @@ def sft(
     best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
     if acts:
         acts.leave(causal.model, trainer)
+    if graph:
+        taken_back = _weights_step(trainer) != trainer.state.global_step
+        graph.leave(causal, Path(str(trainer.state.best_model_checkpoint)) if taken_back else None)
     early = trainer.state.global_step < trainer.state.max_steps and not clock.rang
     return Outcome(
         steps=trainer.state.global_step,
@@ -193,14 +200,18 @@ class Collator:
 
     Args:
         acts: sample id -> number of its act; of these the batch says where the first token is predicted.
+        graph: lays trees out where a graph is to read them.
     """
 
-    def __init__(self, pad_id: int, acts: Mapping[str, int] | None = None) -> None:
-        self.pad_id, self.acts = pad_id, acts or {}
+    def __init__(self, pad_id: int, acts: Mapping[str, int] | None = None, graph: GraphPart | None = None) -> None:
+        self.pad_id, self.acts, self.graph = pad_id, acts or {}, graph
 
     def __call__(self, trees: Sequence[TokenTree]) -> dict[str, torch.Tensor]:
         # A filler enters only where there is nothing else: every process has to take its part in the step.
         real = [tree for tree in trees if len(tree.label)]
+        if real and self.graph:
+            filled = torch.tensor(sum(len(tree) for tree in real))
+            return {**self.graph.lay_out(real, pad_id=self.pad_id), "filled": filled}
         packed = pack(real or trees[:1], pad_id=self.pad_id)
         found = {**tensors(packed), "filled": torch.tensor(packed.filled if real else 0)}
         if self.acts:
@@ -218,9 +229,12 @@ class ConversationTrainer(StopsAtItsEnd):
     sampler: LengthBatches | None = None
     acts: Acts | None = None
     acts_in_batch = 1
+    graph: GraphPart | None = None
+    problems_in_batch = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.problem_losses: list[float] = []
         # Our loss is divided by the targets of the whole accumulated batch already.
         self.loss_is_scaled_for_ga = True
 
@@ -235,16 +249,27 @@ class ConversationTrainer(StopsAtItsEnd):
         )
         return self.sampler
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.graph is not None:
+            own = {id(p) for p in self.graph.graph.parameters()}
+            for group in list(optimizer.param_groups):
+                mine = [p for p in group["params"] if id(p) in own]
+                if mine:
+                    group["params"] = [p for p in group["params"] if id(p) not in own]
+                    rate = {"lr": self.graph.config.learning_rate}
+                    optimizer.add_param_group({**group, **rate, "params": mine})
+        return optimizer
+
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         if not batch_samples:
             return None
-        counts = [(len(b["label"]), int(b["filled"]), len(b.get("act", ()))) for b in batch_samples]
-        count = torch.tensor(counts, device=device).sum(0)
+        count = torch.tensor([_counted(b) for b in batch_samples], device=device).sum(0)
         if self.args.world_size > 1:
             count = self.accelerator.reduce(count, reduction="sum")
         # Part of the trainer's state, so that a resumed run goes on counting.
         self.state.num_input_tokens_seen += int(count[1])
-        self.acts_in_batch = max(1, int(count[2]))
+        self.acts_in_batch, self.problems_in_batch = max(1, int(count[2])), max(1, int(count[3]))
         return count[0]
 
     def compute_loss(
@@ -254,8 +279,11 @@ class ConversationTrainer(StopsAtItsEnd):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        act_loss = None
-        if self.acts is None:
+        act_loss = problem_loss = None
+        if self.graph is not None and "parts" in inputs:
+            with self.accelerator.autocast():
+                total, problem_loss = self.graph.losses(model, inputs)
+        elif self.acts is None:
             total = -predictions(model, inputs).sum()
         else:
             states, logits = states_and_logits(model, inputs)
@@ -270,6 +298,12 @@ class ConversationTrainer(StopsAtItsEnd):
         items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"])
         # Gradients are averaged over processes, and `items` counts all of them: undo the average.
         loss = total * self.args.world_size / items
+        if self.graph is not None:
+            weight = self.graph.config.monitor
+            more = self.graph.nothing() if problem_loss is None else problem_loss / self.problems_in_batch
+            if weight and problem_loss is not None:
+                self.problem_losses.append(problem_loss.item() / max(1, int((inputs["problem"] >= 0).sum())))
+            loss = (1 - weight) * loss + weight * more * self.args.world_size
         if act_loss is not None and self.acts is not None:
             loss = loss + self.acts.coef * act_loss * self.args.world_size / self.acts_in_batch
         return (loss, None) if return_outputs else loss
@@ -286,8 +320,11 @@ class ConversationTrainer(StopsAtItsEnd):
         for begin in range(0, len(mine), size):
             batch = self._prepare_inputs(self.data_collator([trees[i] for i in mine[begin : begin + size]]))
             with torch.no_grad(), self.accelerator.autocast():
-                nll = -predictions(self.model, batch)
-            sums += torch.tensor([nll.double().sum().item(), float(len(nll))], dtype=torch.float64)
+                if self.graph is not None and "parts" in batch:
+                    total = self.graph.losses(self.model, batch)[0]
+                else:
+                    total = -predictions(self.model, batch).double().sum()
+            sums += torch.tensor([total.item(), float(len(batch["label"]))], dtype=torch.float64)
         self.model.train()
         if self.args.world_size > 1:
             sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum").cpu()
@@ -298,9 +335,18 @@ class ConversationTrainer(StopsAtItsEnd):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.problem_losses:
+            logs = {**logs, "problem_loss": sum(self.problem_losses) / len(self.problem_losses)}
+            self.problem_losses.clear()
         super().log(logs, start_time)
         if self.heedful_log and self.is_world_process_zero() and "train_runtime" not in logs:
             self.heedful_log({k: v for k, v in logs.items() if isinstance(v, float)}, self.state.global_step)
+
+
+def _counted(batch: dict[str, torch.Tensor]) -> tuple[int, int, int, int]:
+    """Target tokens, tokens, acts and problem types of a batch."""
+    problems = int((batch["problem"] >= 0).sum()) if "problem" in batch else 0
+    return len(batch["label"]), int(batch["filled"]), len(batch.get("act", ())), problems
 
 
 def _early_stopping(config: TrainConfig) -> list[TrainerCallback]:
@@ -309,20 +355,20 @@ def _early_stopping(config: TrainConfig) -> list[TrainerCallback]:
     return [EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)]
 
 
-class _KeepsActs(TrainerCallback):
-    """Writes the act head into each checkpoint before it is sealed, and takes it from the one that is resumed."""
+class _Keeps(TrainerCallback):
+    """Writes a part beside the model into each checkpoint before its seal, takes it from the one that is resumed."""
 
-    def __init__(self, acts: Acts, resume: Path | None) -> None:
-        self.acts, self.resume = acts, resume
+    def __init__(self, part: Acts | GraphPart, resume: Path | None) -> None:
+        self.part, self.resume = part, resume
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.resume is not None:
-            self.acts.load(self.resume)
+            self.part.load(self.resume)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
-            self.acts.save(folder)
+            self.part.save(folder)
 
 
 def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bool) -> TrainingArguments:
@@ -338,6 +384,7 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
         lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
+        adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
@@ -361,6 +408,8 @@ def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bo
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,
+        # A graph takes several passes in a step, a process without a conversation takes one; no buffer ever changes.
+        ddp_broadcast_buffers=False if config.graph else None,
         log_level="error",
         **({"activation_checkpointing": True} if config.gradient_checkpointing else {}),
     )

@@ -51,14 +51,14 @@ def load_start(config: Starts, place: str) -> CausalModel:
     """The model that training starts from, in one piece and all of it trainable.
 
     Raises:
-        ConfigError: an adapter that cannot become part of the weights.
+        ConfigError: an adapter that cannot become part of the weights, or a graph that would be lost.
     """
     if not is_adapter(place):
-        causal = load(place, dtype=_dtype(config), device=_device())
+        causal = _with_its_graph(config, load(place, dtype=_dtype(config), device=_device()))
         causal.name = config.model_name_or_path
         return causal
     # A small update vanishes in bf16 weights, so merging is done in fp32.
-    causal = load(place, dtype="float32", device=_device())
+    causal = _with_its_graph(config, load(place, dtype="float32", device=_device()))
     try:
         with expected_warnings():
             causal.model = causal.model.merge_and_unload(safe_merge=True)
@@ -67,6 +67,15 @@ def load_start(config: Starts, place: str) -> CausalModel:
             f"The adapter of '{place}' cannot be merged into its base model ({err}); start from a base model."
         ) from err
     causal.model.requires_grad_(True)
+    return causal
+
+
+def _with_its_graph(config: Starts, causal: CausalModel) -> CausalModel:
+    if causal.graph is not None and getattr(config, "graph", None) is None:
+        raise ConfigError(
+            f"'{config.model_name_or_path}' writes with a graph, which only method: sft with graph: {{...}} goes on "
+            "training; say so, or start from a run or model without a graph."
+        )
     return causal
 
 

@@ -41,6 +41,13 @@ METRICS = Registry(
         "macro_f1": f"{_HERE}.classification:MACRO_F1",
         "weighted_f1": f"{_HERE}.classification:WEIGHTED_F1",
         "preference_bias": f"{_HERE}.classification:PREFERENCE_BIAS",
+        "proactivity": f"{_HERE}.proactivity:PROACTIVITY",
+        "top1": f"{_HERE}.classification:TOP1",
+        "top3": f"{_HERE}.classification:TOP3",
+        "accuracy_sampled": f"{_HERE}.classification:ACCURACY_SAMPLED",
+        "embedding_extrema": f"{_HERE}.embedding:EMBEDDING_EXTREMA",
+        "embedding_average": f"{_HERE}.embedding:EMBEDDING_AVERAGE",
+        "embedding_greedy": f"{_HERE}.embedding:EMBEDDING_GREEDY",
     },
 )
 """name -> Metric. Add one: a function in a file beside this one, and a line here."""
@@ -50,15 +57,25 @@ _LEXICAL = (
     "distinct1", "distinct2", "f1", "length", "copy_rate", "repetition",
 )  # fmt: skip
 
+_PUBLISHED = (
+    "bleu1", "bleu2", "bleu3", "bleu4", "rougeL_published", "distinct1_published", "distinct2_published", "f1",
+)  # fmt: skip
+_EMBEDDING = ("embedding_extrema", "embedding_average", "embedding_greedy")
+_CLASSIFICATION = ("accuracy", "macro_f1", "weighted_f1", "preference_bias")
+
 GROUPS: dict[str, tuple[str, ...]] = {
-    "published": (
-        "bleu1", "bleu2", "bleu3", "bleu4", "rougeL_published", "distinct1_published", "distinct2_published", "f1",
+    "published": _PUBLISHED,
+    "esconv": (
+        *_PUBLISHED, *_EMBEDDING, "rougeL", "distinct1", "distinct2", "distinct1_per1000", "distinct2_per1000",
+        "length",
     ),
+    "embedding": _EMBEDDING,
     "lexical": _LEXICAL,
     "all": (
         *_LEXICAL, "rougeL_published", "distinct1_published", "distinct2_published", "distinct1_per1000",
         "distinct2_per1000", "bertscore", "similarity",
     ),
-    "classification": ("accuracy", "macro_f1", "weighted_f1", "preference_bias"),
+    "classification": _CLASSIFICATION,
+    "strategy": (*_CLASSIFICATION, "top1", "top3", "accuracy_sampled"),
 }  # fmt: skip
 """Group -> names. `a|b` means: `a` where it can run here, else `b`, which keeps its own name."""

@@ -3,6 +3,9 @@
 Averages run over *all* labels of the set (`Rows.labels`), also those that occur in neither column: on a subset the
 value would otherwise change its meaning. A class without gold and predictions has F1 0, as in scikit-learn with
 `zero_division=0`.
+
+`accuracy` is about the most probable label, `accuracy_sampled` about a drawn one, which is right less often; papers
+print either under the same name, so each has its own here. `top1` and `top3` look at the distribution itself.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import numpy as np
 
 from heedful.errors import LabelError
 from heedful.scoring.base import Floats, Metric, Result, Rows
-from heedful.scoring.text import signature
+from heedful.scoring.text import Ints, signature
 
 BIAS_STEPS = 20
 
@@ -80,6 +83,22 @@ def _weighted_f1(matrices: Floats) -> Floats:
     return means
 
 
+def ranks(rows: Rows) -> Ints:
+    """How many labels are thought more probable than the gold one, shape (N,); equal ones count in label order.
+
+    Raises:
+        LabelError: a label outside the label set.
+        DataError: a row without a distribution over the labels.
+    """
+    at = {label: i for i, label in enumerate(labels_of(rows))}
+    shares = rows.shares()
+    gold = np.array([at[label] for label in rows.texts("gold")], dtype=np.int64)
+    own = shares[np.arange(len(gold)), gold][:, None]
+    before = np.arange(shares.shape[1])[None] < gold[:, None]
+    found: Ints = ((shares > own) | ((shares == own) & before)).sum(axis=1)
+    return found
+
+
 def preference_bias(matrices: Floats) -> Floats:
     """Spread of the preference for each class (Kang et al., ACL 2024, as coded in cw-wan/EmoDynamiX-v2).
 
@@ -142,4 +161,37 @@ PREFERENCE_BIAS = _metric(
     preference_bias,
     unit="s.d.",
     higher_is_better=False,
+)
+
+
+def _top(k: int) -> Metric:
+    what = "the most probable label" if k == 1 else f"among the {k} most probable labels"
+    return Metric(
+        name=f"top{k}",
+        title=f"top-{k} accuracy",
+        definition=f"Share of rows whose gold label is {what} of the distribution; equal ones count in label order.",
+        signature=lambda: signature(f"top{k}", "labels:all"),
+        compute=lambda rows: Result.mean(rows.memo("ranks", lambda: ranks(rows)) < k, scale=100.0),
+        needs=("gold", "distribution"),
+    )
+
+
+def _accuracy_sampled(rows: Rows) -> Result:
+    drawn = rows.texts("sampled")
+    if stray := sorted(set(drawn) - set(labels_of(rows))):
+        raise LabelError(f"These labels are not in the label set of {len(rows.labels)}: {', '.join(stray)}.")
+    return Result.mean([a == b for a, b in zip(rows.texts("gold"), drawn, strict=True)], scale=100.0)
+
+
+TOP1, TOP3 = _top(1), _top(3)
+ACCURACY_SAMPLED = Metric(
+    name="accuracy_sampled",
+    title="accuracy of drawn labels",
+    definition=(
+        "Share of rows whose drawn label is the gold label; lower than accuracy, which is about the most probable one, "
+        "and never compared with it."
+    ),
+    signature=lambda: signature("accuracy", "label:drawn"),
+    compute=_accuracy_sampled,
+    needs=("gold", "sampled"),
 )

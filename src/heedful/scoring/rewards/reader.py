@@ -11,12 +11,13 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
+from heedful.safety.wording import empty
 from heedful.scoring.base import Floats, Rows
 from heedful.scoring.metrics.rouge import ROUGE1, ROUGE2, ROUGE_L
 from heedful.scoring.rewards.base import Task, Value, reward
 from heedful.scoring.rewards.labels import gold_label, judge
 from heedful.scoring.rewards.similarity import bertscore_f1, cosines
-from heedful.scoring.rewards.texts import against_reference, empty, per_row, unscored
+from heedful.scoring.rewards.texts import against_reference, per_row, unscored
 from heedful.types import Trace
 
 SHIFT_RELEASED, SHIFT_PAPER = -0.2, -0.5

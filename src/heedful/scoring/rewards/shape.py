@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from heedful.errors import ConfigError
+from heedful.safety.wording import empty
 from heedful.scoring.rewards.base import Task, reward
-from heedful.scoring.rewards.texts import empty
 from heedful.scoring.text import tokenise
 from heedful.types import Trace
 

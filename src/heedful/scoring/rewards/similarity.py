@@ -13,10 +13,11 @@ from functools import cache
 import numpy as np
 
 from heedful.models.encoder import SentenceEncoder
+from heedful.safety.wording import empty
 from heedful.scoring.base import Floats, Rows
 from heedful.scoring.metrics import bertscore as shared
 from heedful.scoring.rewards.base import Task, Value, reward
-from heedful.scoring.rewards.texts import Over, against_reference, before, empty, unscored
+from heedful.scoring.rewards.texts import Over, against_reference, before, unscored
 from heedful.types import Trace
 
 RECENT_WORDS = 160

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from heedful.safety.wording import empty
 from heedful.scoring.base import Floats, Metric, Rows
 from heedful.scoring.rewards.base import Task, Value
 from heedful.types import Score, Trace
@@ -24,11 +25,6 @@ Over = Literal["context", "client", "user"]
 """Words before a reply: of everybody (context and user input), of the help-seeker, or of their last turn alone."""
 
 NO_REFERENCE = "no reference"
-
-
-def empty(text: str) -> bool:
-    """Whether a person would see nothing: blanks, line ends and characters without a shape."""
-    return not any(c.isprintable() and not c.isspace() for c in text)
 
 
 def unscored(name: str, reason: str) -> Score:

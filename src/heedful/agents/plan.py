@@ -1,0 +1,153 @@
+"""From `plan:` in a configuration to the rule by which a system chooses what it does before it writes.
+
+Vanilla has none. Joint takes the most probable label (`argmax`) or draws one (`sample`), Oracle takes the corpus' own
+(`gold`), and a label's name forces it everywhere. Accuracies of the first two are different numbers, never mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from heedful import classify
+from heedful.classify import LabelModel
+from heedful.errors import ConfigError, DataError, unknown
+from heedful.formats import Format
+from heedful.models.plan import Choose, Floats, PlanRule
+from heedful.settings import Settings
+from heedful.types import Conversation
+
+MODES = ("argmax", "sample", "gold")
+
+
+class PlanConfig(Settings):
+    """How the plan before a reply (a strategy marker) is chosen, apart from the words; see `heedful.models.plan`."""
+
+    choose: str = Field(default="argmax", description="argmax, sample, gold (Oracle), or a label that is forced")
+    ask: list[str] = Field(default_factory=list, description="scorers of the next label (target: next), asked too")
+    weight: float = Field(
+        default=0.5, ge=0, le=1, description="of the scorers: log p = (1 - w) log own + w mean log theirs"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="of choose: sample")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="of choose: sample")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSetting:
+    """A checked `plan:`.
+
+    Args:
+        label_set: of the labels that are chosen from.
+        markers: label -> the vocabulary entry that stands for it.
+        readers: the scorers that are asked too.
+    """
+
+    config: PlanConfig
+    label_set: str
+    markers: Mapping[str, str]
+    readers: tuple[LabelModel, ...] = field(default=(), repr=False)
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the corpus' own label is handed over: an upper bound and no system."""
+        return self.config.choose == "gold"
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the system decides itself; False where a label is handed over or forced."""
+        return self.config.choose in ("argmax", "sample")
+
+    def identity(self) -> dict[str, Any]:
+        """What replies depend on."""
+        return {**self.config.model_dump(exclude={"ask"}), "scorers": [reader.fingerprint for reader in self.readers]}
+
+    def rule(
+        self,
+        vocabulary: Mapping[str, int],
+        contexts: Mapping[str, Conversation],
+        gold: Mapping[str, str | None] | None = None,
+    ) -> PlanRule:
+        """The rule for replies.
+
+        Args:
+            vocabulary: of the tokenizer, markers included.
+            contexts: id of a reply -> the conversation before it.
+            gold: id -> the corpus' label of the reply, for `choose: gold`.
+
+        Raises:
+            DataError: `choose: gold`, but a reply has no label.
+        """
+        mode = self.config.choose
+        given: dict[str, str] = {}
+        if mode == "gold":
+            given = {name: self._gold(name, (gold or {}).get(name)) for name in contexts}
+        elif mode not in MODES:
+            given = dict.fromkeys(contexts, mode)
+        others: dict[str, Floats] = {}
+        if self.readers:
+            others = dict(zip(contexts, self.asked(list(contexts.values())), strict=True))
+        choose: Choose = "argmax" if mode == "argmax" else "sample" if mode == "sample" else "given"
+        return PlanRule(
+            marks={label: vocabulary[marker] for label, marker in self.markers.items()},
+            choose=choose,
+            given=given,
+            others=others,
+            weight=self.config.weight,
+            temperature=self.config.temperature,
+            top_p=self.config.top_p,
+        )
+
+    def asked(self, contexts: Sequence[Conversation]) -> Floats:
+        """What the scorers think together of the replies that follow, (N, K): the normalised geometric mean."""
+        total = np.zeros((len(contexts), len(self.markers)))
+        for reader in self.readers:
+            found = reader.next_probabilities(contexts)
+            order = [reader.labels.index(label) for label in self.markers]
+            total += np.log(np.maximum(found[:, order], 1e-12)) / len(self.readers)
+        mass = np.exp(total - total.max(axis=1, keepdims=True))
+        mixed: Floats = mass / mass.sum(axis=1, keepdims=True)
+        return mixed
+
+    def _gold(self, name: str, label: str | None) -> str:
+        if label is None:
+            raise DataError(
+                f"plan: gold needs a label of '{self.label_set}' on every reply, but '{name}' has none; give labelled "
+                "data, or take another plan."
+            )
+        return label
+
+    def described(self, probabilities: Sequence[float]) -> dict[str, Any]:
+        """What a trace keeps of a choice: label -> probability, four digits."""
+        rounded = np.round(np.asarray(probabilities), 4).tolist()
+        return {"probabilities": {self.label_set: dict(zip(self.markers, rounded, strict=True))}}
+
+
+def settle_plan(spec: str | PlanConfig | None, fmt: Format) -> PlanSetting | None:
+    """Check a `plan:` against the format that it is for.
+
+    Raises:
+        ConfigError: the format writes no plan of one marker, or there is no such mode or label.
+    """
+    if spec is None:
+        return None
+    config = PlanConfig(choose=spec) if isinstance(spec, str) else spec
+    if fmt.plan_marks is None:
+        raise ConfigError(
+            f"plan: {config.choose} needs a format whose replies begin with one marker, such as format: strategy, but "
+            f"this one is '{fmt.name}'; leave plan out."
+        )
+    label_set, markers = fmt.plan_marks
+    if config.choose not in (*MODES, *markers):
+        raise unknown("plan", config.choose, [*MODES, *markers])
+    readers = tuple(classify.load(path) for path in config.ask)
+    for path, reader in zip(config.ask, readers, strict=True):
+        if reader.label_set != label_set or not reader.predicts_next:
+            raise ConfigError(
+                f"plan.ask needs scorers of '{label_set}' with target: next, but '{path}' is one of "
+                f"'{reader.label_set}' with target: {'next' if reader.predicts_next else 'this'}."
+            )
+    return PlanSetting(config=config, label_set=label_set, markers=markers, readers=readers)

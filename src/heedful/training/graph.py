@@ -1,0 +1,209 @@
+"""GLHG's graph in supervised training: made, trained beside the model, kept in checkpoints, and its monitor measured.
+
+The monitor is easy: a bag of words over the seeker's situation names the problem type of four talks in five (glhg.md,
+traps). So its figures never stand without the most frequent type, and say nothing about the replies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heedful import taxonomy
+from heedful.errors import ConfigError, DataError
+from heedful.formats import Guide, TokenTree
+from heedful.models.causal import CausalModel
+from heedful.models.graph import Graph, GraphShape, new_graph, shape_for
+from heedful.models.graph_layout import Layout, guide_of
+from heedful.scoring.base import Rows
+from heedful.scoring.intervals import interval
+from heedful.scoring.metrics.classification import ACCURACY, MACRO_F1, per_class_recall
+from heedful.training.config import GraphConfig, TrainConfig
+from heedful.training.data import Prepared
+
+PART = "graph"
+"""What the graph is called within the model while the loop runs, so that optimiser and gradients know it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphPart:
+    """A graph that is trained along with `model`.
+
+    Args:
+        train, held: trees of both parts, for the monitor's figures; `split` names the second.
+    """
+
+    graph: Graph
+    config: GraphConfig
+    train: Sequence[TokenTree] = field(repr=False)
+    held: Sequence[TokenTree] = field(repr=False)
+    split: str | None
+
+    def lay_out(self, trees: Sequence[TokenTree], *, pad_id: int) -> dict[str, torch.Tensor]:
+        """A batch, with the number of each target's problem type in `problem`, -1 where nobody knows it."""
+        layout = self.graph.lay_out(trees, pad_id=pad_id)
+        return {**layout.tensors(), "problem": torch.tensor([self.problem(g) for g in layout.guides])}
+
+    def problem(self, guide: Guide) -> int:
+        """Number of a reply's problem type, -1 where nobody knows it or there is no monitor."""
+        name = _problem(guide, self.config.problem_set) if self.graph.shape.problems else None
+        return -1 if name is None else self.graph.shape.problems.index(name)
+
+    def losses(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums over a batch: of the tokens' cross-entropies, and of the problem types'."""
+        logits, parts = self.graph.logits(model, batch)
+        tokens = torch.nn.functional.cross_entropy(logits.float(), batch["label"], reduction="sum")
+        if self.graph.monitor is None:
+            return tokens, tokens.new_zeros(())
+        said = self.graph.said(parts)
+        # Where nobody knows a type the sum is an exact zero that still has a gradient.
+        types = torch.nn.functional.cross_entropy(said, batch["problem"], ignore_index=-1, reduction="sum")
+        return tokens, types
+
+    def nothing(self) -> torch.Tensor:
+        """Zero, with a gradient for each weight: for a process that has no conversation in a step."""
+        return torch.stack([p.sum() for p in self.graph.parameters()]).sum() * 0.0
+
+    def leave(self, causal: CausalModel, best: Path | None) -> None:
+        """Take the graph out of the model after the loop, since what is saved as the model is the model alone.
+
+        Args:
+            best: the checkpoint whose weights the model has now, if not its last ones.
+        """
+        if best is not None:
+            self.load(best)
+        delattr(causal.model, PART)
+        causal.graph = self.graph.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write the graph."""
+        self.graph.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Take the weights of a checkpoint."""
+        self.graph.take(folder)
+
+    def measured(self, causal: CausalModel) -> dict[str, Any]:
+        """Sizes, and the monitor's figures on the evaluation part."""
+        found: dict[str, Any] = {"parameters": sum(p.numel() for p in self.graph.parameters())}
+        if self.graph.monitor is not None and self.held:
+            most = majority(self.train, self.config.problem_set)
+            told = list(told_problems(causal, self.held, self.config.problem_set))
+            measured = figures(told, labels=self.graph.shape.problems, most=most)
+            if measured is not None:
+                found["monitor"] = {"split": self.split, **measured}
+        return found
+
+
+def graph_for(
+    config: TrainConfig, causal: CausalModel, train: Prepared, evaluation: Prepared | None
+) -> GraphPart | None:
+    """The graph that is configured, with the weights of the run it starts from where that has one.
+
+    From here on until `GraphPart.leave` it is a part of `causal.model`.
+
+    Raises:
+        ConfigError: the format has no guides, or the earlier run's graph has another shape.
+        DataError: no conversation has a problem type of the set.
+    """
+    settings = config.graph
+    if settings is None:
+        return None
+    guides = [guide_of(g, name) for t in train.trees for g, name in zip(t.guides, t.samples, strict=True)]
+    problems = taxonomy.get(settings.problem_set).names if settings.monitor else ()
+    if problems and not any(_problem(g, settings.problem_set) for g in guides):
+        raise DataError(
+            f"No conversation in split {config.train_split} of '{config.dataset}' has a problem type of the set "
+            f"'{settings.problem_set}', so the graph's monitor has nothing to learn; set graph.monitor: 0."
+        )
+    shape = _shape(settings, causal, problems)
+    graph = new_graph(shape, seed=config.seed).to(causal.device)
+    if causal.graph is not None:
+        if causal.graph.shape != shape:
+            raise ConfigError(
+                f"The graph of '{config.model_name_or_path}' has another shape than the graph settings say; take the "
+                "same settings, or start from a run without a graph."
+            )
+        graph.load_state_dict(causal.graph.state_dict())
+    setattr(causal.model, PART, graph)
+    return GraphPart(
+        graph=graph, config=settings, train=train.trees, held=evaluation.trees if evaluation else [],
+        split=config.eval_split,
+    )  # fmt: skip
+
+
+def _shape(settings: GraphConfig, causal: CausalModel, problems: tuple[str, ...]) -> GraphShape:
+    names = (
+        "layers", "heads", "radius", "slope", "dropout", "adapters", "context", "global_node", "local_node",
+    )  # fmt: skip
+    return shape_for(causal.model, problems=problems, **{name: getattr(settings, name) for name in names})
+
+
+def _problem(guide: Guide, problem_set: str) -> str | None:
+    return taxonomy.get(problem_set).resolve(guide.problem) if guide.problem else None
+
+
+def majority(trees: Sequence[TokenTree], problem_set: str) -> str | None:
+    """The most frequent problem type of the replies in `trees`."""
+    guides = [g for tree in trees for g in tree.guides if g is not None]
+    counted = Counter(name for g in guides if (name := _problem(g, problem_set)) is not None)
+    return counted.most_common(1)[0][0] if counted else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What the monitor says at one reply, and what is true."""
+
+    conversation: str
+    gold: str
+    predicted: str
+
+
+def told_problems(causal: CausalModel, trees: Sequence[TokenTree], problem_set: str) -> Iterator[Told]:
+    """The monitor's word at each reply whose problem type is known; the model is in evaluation mode."""
+    graph: Graph = causal.graph
+    for tree in sorted(trees, key=lambda t: -len(t)):
+        layout: Layout = graph.lay_out([tree], pad_id=causal.pad_id)
+        batch = {name: value.to(causal.device) for name, value in layout.tensors().items()}
+        with torch.no_grad():
+            found = graph.said(graph.open(causal.model, batch, None)).argmax(1).tolist()
+        for name, at in zip(layout.samples, layout.target.tolist(), strict=True):
+            gold = _problem(layout.guides[at], problem_set)
+            if gold is not None:
+                yield Told(conversation=name.rpartition("/")[0], gold=gold, predicted=graph.shape.problems[found[at]])
+
+
+def figures(told: Sequence[Told], *, labels: Sequence[str], most: str | None) -> dict[str, Any] | None:
+    """Accuracy and macro-F1 of the monitor beside always saying `most`, times 100, and how often each type is found.
+
+    Intervals of 95 % by bootstrap over conversations. None where no problem type is known.
+    """
+    if not told:
+        return None
+    gold, clusters = [t.gold for t in told], [t.conversation for t in told]
+    rows = {"monitor": [t.predicted for t in told]}
+    if most is not None:
+        rows["majority"] = [most] * len(told)
+    table = {}
+    for name, said in rows.items():
+        filled = Rows.of(gold=gold, predicted=said, clusters=clusters, labels=tuple(labels))
+        table[name] = {metric.name: _with_interval(metric, filled) for metric in (ACCURACY, MACRO_F1)}
+    own = Rows.of(gold=gold, predicted=rows["monitor"], clusters=clusters, labels=tuple(labels))
+    return {
+        "n": len(told),
+        "conversations": len(set(clusters)),
+        "labels": dict(Counter(gold)),
+        "rows": table,
+        "recall": {name: None if v is None else 100 * v for name, v in per_class_recall(own).items()},
+    }
+
+
+def _with_interval(metric: Any, rows: Rows) -> dict[str, float | None]:
+    result = metric.compute(rows)
+    low, high = interval(result, rows.cluster_index) or (None, None)
+    return {"value": result.value, "low": low, "high": high}
