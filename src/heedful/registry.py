@@ -29,7 +29,10 @@ def load_path(path: str) -> Any:
     except ModuleNotFoundError as err:
         if err.name and not module.startswith(err.name):
             raise  # the module is there, one of its own imports is not
-        raise NotFoundError(f"'{path}' names the module '{module}', which cannot be imported.") from err
+        raise NotFoundError(
+            f"'{path}' names the module '{module}', which cannot be imported; {module}.py is looked for in the "
+            "current folder and in the environment."
+        ) from err
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise NotFoundError(f"'{path}' names '{attribute}', which the module '{module}' does not have.")

@@ -122,6 +122,35 @@ def check(kind: type[T], values: Mapping[str, Any], *, where: str = "configurati
         raise ConfigError(_sentence(kind, err, where)) from err
 
 
+ELSEWHERE = {
+    "beta": ("kl_coef", "beta"),
+    "max_completion_length": ("max_new_tokens",),
+    "max_seq_length": ("max_length",),
+    "max_prompt_length": ("max_length",),
+    "reward_funcs": ("rewards",),
+    "reward_weights": ("rewards",),
+    "batch_size": ("per_device_train_batch_size", "rollout_batch_size"),
+    "lr": ("learning_rate",),
+    "epochs": ("num_train_epochs",),
+    "model": ("model_name_or_path",),
+    "model_id": ("model_name_or_path",),
+    "r": ("lora_rank",),
+    "target_modules": ("lora_target",),
+    "lora_target_modules": ("lora_target",),
+}
+"""What other tools call a key -> what it is called here."""
+_MOST_NAMED = 25
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    """A name that was meant, and what there is while that can still be read."""
+    meant = next((key for key in ELSEWHERE.get(name, ()) if key in known), None)
+    said = f" Here it is '{meant}'." if meant else nearest(name, known)
+    if len(known) > _MOST_NAMED:
+        return f"{said} `heedful config schema METHOD` lists all {len(known)}."
+    return f"{said} Known: {', '.join(sorted(known))}."
+
+
 def _sentence(kind: type[BaseModel], err: ValidationError, where: str) -> str:
     first = err.errors(include_url=False)[0]
     path = [str(p) for p in first["loc"]]
@@ -129,7 +158,7 @@ def _sentence(kind: type[BaseModel], err: ValidationError, where: str) -> str:
     more = f" ({err.error_count() - 1} more problems)" if err.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(kind, path[:-1]))
-        return f"{where}: unknown key '{key}'.{nearest(path[-1], known)} Known: {', '.join(sorted(known))}.{more}"
+        return f"{where}: unknown key '{key}'.{_hint(path[-1], known)}{more}"
     got = first.get("input")
     # Checks of our own say what they got themselves.
     ours = first["type"] == "value_error" or not isinstance(got, (str, int, float, bool)) or len(str(got)) >= 60

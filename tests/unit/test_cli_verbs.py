@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -279,3 +280,34 @@ def test_init_never_overwrites(call: Call, tmp_path: Path) -> None:
     code, _, err = call("init", tmp_path / "file")
     assert code == 2
     assert "is a file" in err
+
+
+def test_code_beside_the_file_is_found(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`heedful` is a script in the environment's bin, so Python itself would not look where it is called."""
+    code = "def warm(completions, **kwargs):\n    return [1.0 for _ in completions]\n"
+    (tmp_path / "my_own_rewards.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    call("version")
+    from heedful.registry import load_path
+
+    try:
+        assert load_path("my_own_rewards:warm")(["a"]) == [1.0]
+    finally:
+        sys.modules.pop("my_own_rewards", None)
+
+
+@pytest.mark.parametrize(("file", "said"), [("reward.json", "is a reward model"), ("scorer.json", "is a scorer")])
+def test_a_judge_is_no_language_model(file: str, said: str, call: Call, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}")
+    for words in (("chat", str(tmp_path)), ("train", f"model_name_or_path={tmp_path}", "dataset=commons")):
+        code, _, err = call(*words)
+        assert code == 2
+        assert said in err
+        assert "use it" in err
+
+
+def test_a_folder_that_is_not_there_is_no_hub_name(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert "there is no such folder" in call("chat", "runs/nope")[2]

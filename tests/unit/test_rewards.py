@@ -177,6 +177,15 @@ def test_values_outside_the_range_are_clipped_and_counted() -> None:
     assert found.total.tolist() == [2.0, 2.0, 0.5]
 
 
+def test_a_function_without_a_range_is_not_clipped() -> None:
+    """A constant made of clipped values would be a reward that teaches nothing, and nobody would see why."""
+    found = judge([{"name": f"{HERE}:thirteen"}], "one", "one two")
+    assert found.values[:, 0].tolist() == [13.0, 26.0]
+    assert found.clipped.tolist() == [0]
+    with pytest.raises(ConfigError, match="has no end to its range; give it a 'range'"):
+        make([{"name": f"{HERE}:thirteen"}, {"name": "risk_gate", "weight": 0, "gate": 1}])
+
+
 @pytest.mark.parametrize(
     ("how", "reason"),
     [

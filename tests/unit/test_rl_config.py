@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ pytest.importorskip("peft")
 from rl_kit import ALL, Bench, go
 
 from conftest import Call
-from heedful.errors import ConfigError, NotFoundError, UserError
-from heedful.training.methods import configured
+from heedful.errors import ConfigError, MissingExtraError, NotFoundError, UserError
+from heedful.training.methods import METHODS, configured
 from heedful.training.rl.config import GRPOConfig, PPOConfig, ReinforceConfig, RLOOConfig
 
 
@@ -138,6 +139,27 @@ def test_a_held_out_scorer_of_the_rewards_family_is_refused(bench: Bench, monkey
 
 def _plain(rewards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**r, "params": {"scorer": r["params"]["scorer"]}} for r in rewards]
+
+
+def test_a_method_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking a method up imports its module, and some of those import torch at the top."""
+
+    def gone(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(METHODS, "get", gone)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match="pip install torch"):
+        configured({"method": "grpo"})
+
+
+def test_a_broken_module_is_not_blamed_on_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'heedful.nothing'", name="heedful.nothing")
+
+    monkeypatch.setattr(METHODS, "get", gone)
+    with pytest.raises(ModuleNotFoundError, match=r"heedful\.nothing"):
+        configured({"method": "grpo"})
 
 
 # ------------------------------------------------------------------ what is configured

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -164,6 +164,28 @@ def test_prompts_are_averaged_over_their_own_tokens(kind: str) -> None:
     assert passing.prompts.sum((1, 2)).tolist() == [len(p.tokens) for p in asked]
     for p, prompt in enumerate(asked):
         assert tuple(passing.batch["input_ids"][passing.prompts[p]].tolist()) == prompt.tokens
+
+
+@both
+def test_long_prompts_are_counted_exactly_in_16_bit(kind: str) -> None:
+    """bf16 has eight binary digits, so it counts 257 as 256 and the mean of a long prompt would be too large."""
+    causal, asked, _ = case(kind)
+    tokens = tuple(5 + i % 40 for i in range(259))
+    long = replace(asked[0], tokens=tokens)
+    passing = lay_out(causal, [long], [[(5, 2)]], gold=False)
+    ones = torch.ones(*passing.batch["input_ids"].shape, 4, dtype=torch.bfloat16)
+    width = int(passing.batch["row"].numel())
+
+    def flat(model: Any, batch: Any) -> tuple[Any, Any]:
+        return ones, torch.zeros(width, 50, dtype=torch.bfloat16)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("heedful.training.rl.passes.states_and_logits", flat)
+        means = run(causal.model, passing).prompts
+    # The sum itself is a bf16 number here (260); what is tested is that it is divided by 259 and not by 260 or 256.
+    torch.testing.assert_close(
+        means, torch.full((1, 4), float(torch.tensor(259.0).bfloat16()) / 259), atol=1e-6, rtol=0
+    )
 
 
 @both

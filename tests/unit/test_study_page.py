@@ -191,3 +191,14 @@ def test_a_summary_with_a_hole_is_one_sentence() -> None:
     broken["scores"] = {**broken["scores"], "greedy": {**broken["scores"]["greedy"], "rl": {"blue": {}}}}
     with pytest.raises(DataError, match="blue"):
         render(broken)
+
+
+def test_too_few_conversations_are_said_before_anything_else() -> None:
+    """Of n conversations 2^n swaps are possible; two give p = 0.5 at best, and an interval over two means nothing."""
+    known = summary(reward=UP, heldout_one=UP)
+    known["corpus"]["conversations"] = 2
+    first = findings(known)[0]
+    assert first.status == "unknown"
+    assert "only 2 conversations" in first.text
+    assert "fewer than 6" in first.text
+    assert "only" not in findings(summary(reward=UP, heldout_one=UP))[0].text

@@ -59,7 +59,7 @@ def assert_refused(found: tuple[int, str, str], said: str, *, late: bool = False
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         {"learning_rat": 1},
-        r"unknown key 'learning_rat'\. Did you mean 'learning_rate'\? Known: act_head",
+        r"unknown key 'learning_rat'\. Did you mean 'learning_rate'\? `heedful config schema METHOD` lists all",
     ),
     "text for a number": ({"seed": "many"}, r"'seed': Input should be a valid integer.*but got 'many'\.$"),
     "list for a number": ({"seed": [1]}, r"'seed': Input should be a valid integer\.$"),
@@ -266,7 +266,10 @@ def test_output_dir_that_is_taken(bench: Bench, call: Call, tmp_path: Path) -> N
 
 
 LATE: dict[str, tuple[dict[str, Any], str]] = {
-    "delta of no module": ({"delta": "nowhere:fn"}, r"names the module 'nowhere', which cannot be imported\.$"),
+    "delta of no module": (
+        {"delta": "nowhere:fn"},
+        r"names the module 'nowhere', which cannot be imported; nowhere\.py is looked for in",
+    ),
     "delta without work": (
         {"delta": "bias", "lora_rank": 16, "lora_alpha": 32},
         r"delta: bias trains bias terms, but this model has none; use lora, ",

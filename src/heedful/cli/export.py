@@ -64,8 +64,13 @@ def merge_command(run: str, to: Path | None, dtype: str) -> None:
 def _loaded(run: str) -> CausalModel:
     causal = load(run, dtype="float32", device="cpu")
     summary = Path(run).expanduser() / "summary.json"
-    if summary.is_file() and json.loads(summary.read_text("utf-8")).get("publishable") is False:
-        click.echo("The licence of the training data does not allow these weights to be published.", err=True)
+    try:
+        publishable = json.loads(summary.read_text("utf-8")).get("publishable") if summary.is_file() else None
+    except (ValueError, AttributeError):
+        click.echo(f"{summary} cannot be read, so nothing says whether these weights may be published.", err=True)
+    else:
+        if publishable is False:
+            click.echo("The licence of the training data does not allow these weights to be published.", err=True)
     if causal.note:
         click.echo(f"Note: {causal.note}.", err=True)
     return causal

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from heedful.cli.evaluate import console
 from heedful.cli.output import Progress, number, training_progress
+from heedful.corpora import is_file
 from heedful.errors import ConfigError
 from heedful.pipeline import Done, Look, Pipeline, is_recipe, look, read, run
 from heedful.settings import Settings, apply_overrides, check, read_yaml
@@ -128,8 +130,21 @@ def train_command(
         click.echo(json.dumps({"folder": str(done.folder), **done.summary}))
         return
     click.echo(f"{done.folder}: {_came_to(done.summary)}")
-    if done.summary.get("method") != "scorer":
-        click.echo(f"next: heedful eval run {done.folder}   or   heedful chat {done.folder}")
+    if (done.folder / "report.html").is_file():
+        click.echo(f"report: {done.folder / 'report.html'}")
+    click.echo(f"next: {_next(done.folder, done.summary)}")
+
+
+def _next(folder: Path, summary: Mapping[str, Any]) -> str:
+    """What to do with a run of this kind."""
+    method = summary.get("method")
+    if method == "reward":
+        return f"as a reward, {{name: reward_model, params: {{model: {folder}}}}}"
+    if method == "scorer":
+        return f"as a reward or held out, {{name: strategy, params: {{scorer: {folder}}}}}   (or emotion, act)"
+    # A file of pairs holds no conversations that replies could be written for.
+    data = " dataset=NAME" if summary.get("form") == "pairs" and is_file(str(summary.get("dataset"))) else ""
+    return f"heedful eval run {folder}{data}   or   heedful chat {folder}"
 
 
 def _came_to(summary: Mapping[str, Any]) -> str:
@@ -259,6 +274,7 @@ def _show_stages(plan: Look, *, as_json: bool) -> None:
             click.echo(f"{step.name}.{key}: {json.dumps(value)}")
     for name, reason in recipe.left_out.items():
         click.echo(f"\n# {name}: left out, as {reason}")
+    click.echo("\n# settings alone; `heedful validate` reads the data of every stage that needs no other one")
 
 
 def _run_recipe(recipe: Pipeline, chosen: Mapping[str, Any], *, as_json: bool) -> None:

@@ -15,6 +15,8 @@ from heedful.evaluation._words import Claim, Status, capital, counted, family_of
 from heedful.pages.numbers import Figure, Parts, digits, estimate
 
 _STATUSES: tuple[Status, ...] = ("better", "worse", "chance", "apart", "unknown")
+FEWEST = 6
+"""Conversations: n of them can be swapped in 2^n ways, and the two extreme ones are 2 / 2^n of all, 0.03 for six."""
 
 
 def findings(summary: Mapping[str, Any]) -> list[Claim]:
@@ -36,6 +38,13 @@ def findings(summary: Mapping[str, Any]) -> list[Claim]:
     models = {system["name"] for system in summary["systems"] if system["kind"] == "model"}
     for name, found in summary["labels"].items():
         claims += [_labels(name, [r for r in found[d] if r["system"] in models], d) for d in found]
+    few = summary["corpus"]["conversations"]
+    if summary["comparisons"] and few < FEWEST:
+        text = (
+            f"The part has only {few} conversation{'' if few == 1 else 's'}, and a test that swaps systems within "
+            f"conversations cannot tell anything from chance with fewer than {FEWEST}, whatever an interval says."
+        )
+        claims.insert(0, Claim(status="unknown", parts=(text,)))
     if not summary["comparisons"]:
         text = "No two systems were compared, so this page does not say that one is better."
         claims.insert(0, Claim(status="unknown", parts=(text,)))

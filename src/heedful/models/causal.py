@@ -94,8 +94,10 @@ def resolve_path(name: str) -> str:
     """
     if name in EMBEDDED:
         return str(embedded_folder(EMBEDDED[name]))
-    looks_local = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
     path = Path(name).expanduser()
+    # A hub name has one slash as well, but its first part is rarely a folder that is here.
+    here = name.count("/") == 1 and path.parent.is_dir()
+    looks_local = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or here
     if path.is_dir():
         return str(path)
     if looks_local or path.is_file():
@@ -104,6 +106,25 @@ def resolve_path(name: str) -> str:
             f"heedful, a Hugging Face name, or '{DEFAULT_MODEL}'."
         )
     return name
+
+
+def refuse_judges(name: str) -> None:
+    """Refuse the folders of reward models and scorers, which give numbers and write nothing.
+
+    Raises:
+        ConfigError: `name` is one of them.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "reward.json").is_file():
+        raise ConfigError(
+            f"'{name}' is a reward model, which gives numbers and writes nothing; use it as a reward: "
+            f"{{name: reward_model, params: {{model: {name}}}}}."
+        )
+    if (folder / "scorer.json").is_file():
+        raise ConfigError(
+            f"'{name}' is a scorer, which names labels and writes nothing; use it in a reward: "
+            f"{{name: strategy, params: {{scorer: {name}}}}}."
+        )
 
 
 def load(
@@ -126,6 +147,7 @@ def load(
         ConfigError: an architecture that token trees do not fit.
     """
     need_train_extra()
+    refuse_judges(name)
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -172,6 +172,8 @@ def _say_what_comes(say: Say, config: TrainConfig, plan: Plan, earlier: Earlier 
         f"data {config.dataset}: {plan.conversations:,} passes for {plan.targets:,} supporter turns, "
         f"{plan.tokens:,} tokens (one by one: {plan.separate_tokens:,}); {plan.steps:,} steps"
     )
+    if earlier is not None:
+        say(f"goes on from step {earlier.step:,}")
     note = note_on_steps(earlier, plan) if earlier else None
     if note is not None:
         say(note)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from heedful import agents, corpora, formats
 from heedful.errors import NotFoundError, RunError, UserError, nearest
 from heedful.models import DELTAS
-from heedful.models.causal import CausalModel, check_architecture, offline, offline_hint, resolve_path
+from heedful.models.causal import CausalModel, check_architecture, offline, offline_hint, refuse_judges, resolve_path
 from heedful.models.delta import DeltaSettings, attach, trainable
 from heedful.models.embedded import EMBEDDED
 from heedful.settings import read_yaml
@@ -70,6 +70,7 @@ def leak_notes(config: DataSettings, train: list[Conversation], held: list[Conve
 def tokenizer_for(config: RunSettings, name: str) -> Any:
     from transformers import AutoTokenizer
 
+    refuse_judges(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_place(name), local_files_only=offline())
     except (OSError, ValueError) as err:  # transformers has both for a tokenizer that is not there

@@ -109,9 +109,12 @@ def reward(
 
 
 def as_reward(
-    thing: Any, *, low: float = -1.0, high: float = 1.0, higher_is_better: bool = True, name: str = ""
+    thing: Any, *, low: float = -math.inf, high: float = math.inf, higher_is_better: bool = True, name: str = ""
 ) -> Reward:
     """`thing` as a Reward: one already, or a bare function of somebody else's.
+
+    Args:
+        low, high: range of a bare function; nothing is clipped where it declares none.
 
     Raises:
         ConfigError: it is no function, or one with parameters that no shape has.

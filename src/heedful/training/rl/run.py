@@ -247,6 +247,8 @@ def train(config: RLConfig, *, say: Say = lambda text: None, callbacks: tuple[An
         f"data {config.dataset}: {len(inputs.prompts):,} prompts, {len(inputs.validation):,} for validation; "
         f"{inputs.plan.steps:,} steps of {config.rollout_batch_size} x {config.num_generations} replies"
     )
+    if earlier is not None:
+        say(f"goes on from step {earlier.step:,}")
     say(f"model {config.model_name_or_path}")
     causal = load_start(config, place)
     _check_positions(config, inputs, causal)
