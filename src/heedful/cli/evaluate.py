@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from rich.table import Table
 
 from heedful.cli.floors import floors_command
 from heedful.cli.output import Progress, number
-from heedful.errors import NotFoundError
+from heedful.errors import ConfigError, NotFoundError
+from heedful.evaluation import suites
 from heedful.evaluation.compare import compare_folders, read_summary
+from heedful.evaluation.comparison import compare
 from heedful.evaluation.config import EvalConfig
 from heedful.evaluation.emotion import SCORES
 from heedful.evaluation.run import evaluate
@@ -92,23 +94,40 @@ def study_command(config: str, overrides: tuple[str, ...], as_json: bool, show_t
 
 @eval_group.command(name="compare")
 @click.argument("first")
-@click.argument("second")
+@click.argument("second", required=False)
+@click.argument("overrides", nargs=-1)
+@click.option("--systems", help="Suites: which systems, separated by commas; default: all whose runs are here.")
+@click.option("--run", "runs", multiple=True, metavar="SYSTEM=FOLDER", help="Suites: another run for a system.")
 @click.option("--metrics", default="lexical", show_default=True, help="Groups or names, separated by commas.")
 @click.option("--system", default="trained", show_default=True, help="Which system of each evaluation.")
 @click.option("--bootstrap", default=1000, show_default=True, help="Draws.")
 @click.option("--seed", default=13, show_default=True, type=click.IntRange(min=0))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare_command(
-    first: str, second: str, metrics: str, system: str, bootstrap: int, seed: int, as_json: bool
+    first: str,
+    second: str | None,
+    overrides: tuple[str, ...],
+    systems: str | None,
+    runs: tuple[str, ...],
+    metrics: str,
+    system: str,
+    bootstrap: int,
+    seed: int,
+    as_json: bool,
 ) -> None:
-    """Paired tests between two evaluations of the same data: SECOND minus FIRST.
+    """Paired tests between two evaluations of the same data, SECOND minus FIRST; or a whole suite on one page.
 
     A system of one evaluation is named after a colon: runs/a/eval/commons-test:base
 
     \b
     heedful eval compare runs/a/eval/commons-test runs/b/eval/commons-test
-    heedful eval compare runs/a/eval/commons-test:base runs/a/eval/commons-test:trained
+    heedful eval compare esconv --systems base,sft,joint,oracle,glhg,kemi
     """
+    if second is None or "=" in second or first in suites.names():
+        _compare_suite(first, [w for w in (second, *overrides) if w], systems, runs, as_json=as_json)
+        return
+    if overrides or systems or runs:
+        raise ConfigError("--systems, --run and key=value are for suites; two evaluations are compared as they are.")
     names = [m.strip() for m in metrics.split(",") if m.strip()]
     found = compare_folders(first, second, system=system, metrics=names, bootstrap=bootstrap, seed=seed)
     if as_json:
@@ -124,6 +143,28 @@ def compare_command(
     for c in found:
         if c.reason:
             click.echo(f"{c.name}: {c.reason}")
+
+
+def _compare_suite(
+    name: str, overrides: Sequence[str], systems: str | None, runs: Sequence[str], *, as_json: bool
+) -> None:
+    suite = suites.get(name)
+    placed = {}
+    for word in runs:
+        key, equals, folder = word.partition("=")
+        if not equals or not folder:
+            raise ConfigError(f"--run takes SYSTEM=FOLDER, but got '{word}'.")
+        placed[key.strip()] = folder
+    wanted = [word.strip() for word in (systems or "").split(",") if word.strip()]
+    config = suites.study_of(suite, name, wanted, runs=placed, overrides=overrides)
+    progress = Progress()
+    done = compare(suite, config, say=progress.say, command=shlex.join(["heedful", *sys.argv[1:]]))
+    if as_json:
+        click.echo(json.dumps(done.summary))
+        return
+    for finding in done.summary["findings"]:
+        click.echo(f"- {finding['text']}")
+    click.echo(f"page: {done.page}")
 
 
 @eval_group.command(name="ls")

@@ -88,8 +88,8 @@ def study_of(
     for key in chosen:
         if gone := _missing(there[key]):
             raise ConfigError(
-                f"The system '{key}' needs {gone[0]}, which is not there. Make it with: {there[key].make}; name another "
-                f"run with --run {key}=FOLDER; or leave it out with --systems."
+                f"The system '{key}' needs {gone[0]}, which is not there. Make it with: {there[key].make}; name "
+                f"another run with --run {key}=FOLDER; or leave it out with --systems."
             )
     if not chosen:
         first = next(iter(suite.systems.values()))

@@ -83,7 +83,8 @@ def bars(rows: Mapping[str, Sequence[float | None]], labels: Sequence[str], *, t
             size = wide * share / 100
             parts.append(
                 f"<rect x='{x:.2f}%' y='{y}' width='{max(size, 0):.2f}%' height='{_BAR}' style='fill:{_colour(k)}' "
-                f"stroke='{_PAPER}' stroke-width='1'><title>{escape(name)}, {escape(labels[k])}: {share:.1f} %</title></rect>"
+                f"stroke='{_PAPER}' stroke-width='1'>"
+                f"<title>{escape(name)}, {escape(labels[k])}: {share:.1f} %</title></rect>"
             )
             if share / 100 > _ROOM:
                 parts.append(_text(f"{x + size / 2:.2f}%", y + 17, f"{share:.0f}", anchor="middle", colour=_on(k)))
