@@ -112,7 +112,7 @@ def search_command(
 ) -> None:
     """The items that fit some words best: rank, id, kind, score.
 
-    Example: heedful knowledge search cases "cannot sleep before exams" --show-text
+    Example: heedful knowledge search cases "cannot sleep" --show-text
     """
     index = Index.open(folder)
     index.verify(data)

@@ -4,9 +4,10 @@ The variant is Lucene's (the default of `bm25s`, with which it agrees to single 
 
     score(q, d) = sum over the words of q of  ln(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + k1 (1 - b + b |d| / avg))
 
-Own code and not `bm25s`, for three reasons that the tests and `scripts/bench_retrieval.py` show: its top k leaves equal
-scores in any order, and here they are ordered by id; it opens by reading its vocabulary, and this opens by mapping
-arrays; and a store must be searchable without another package.
+Own code and not `bm25s`, for exactness and for what it stores: its top k leaves equal scores in any order, and here
+they are ordered by id; its vocabulary is a file of words, and here words are 64-bit keys; a query can be limited to
+kinds of items before the first k are taken; and a store can be searched without another package. The script
+`scripts/bench_retrieval.py` sets both side by side: bm25s answers in two thirds of the time, and opens no faster.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What all files of rules share: how a text is made plain before it is searched, and how patterns are written.
 
-A pattern is a regular expression, in any case. A blank stands for any run of blanks (` ?`: or for none), an apostrophe may be missing,
-`<word>` is replaced by the alternatives of the table `words` (which may hold words that stand further down), and
-`<start>` and `<end>` are the ends of a sentence.
+A pattern is a regular expression, in any case. A blank stands for any run of blanks (" ?": or for none), an apostrophe
+may be missing, `<word>` is replaced by the alternatives of the table `words` (which may hold words that stand further
+down), and `<start>` and `<end>` are the ends of a sentence.
 """
 
 from __future__ import annotations
