@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from heedful.errors import UserError
 from heedful.formats import Sample
 from heedful.models.causal import load, use_bf16
 from heedful.models.forward import likelihood
-from heedful.models.memory import keep_freed_memory
+from heedful.models.memory import give_freed_memory_back, keep_freed_memory
 from heedful.training import Run, TrainConfig, dry_run, train
 from heedful.training.config import TrainConfig as Config
 from heedful.training.data import Filled, LengthBatches, prepare
@@ -436,9 +438,32 @@ def test_bf16_trains_too(bench: Bench) -> None:
 def test_freed_memory_is_kept_where_glibc_is(monkeypatch: pytest.MonkeyPatch) -> None:
     import platform
 
-    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
+    assert keep_freed_memory() is give_freed_memory_back() is (platform.libc_ver()[0] == "glibc")
     monkeypatch.setattr("sys.platform", "darwin")
-    assert keep_freed_memory() is False
+    assert keep_freed_memory() is give_freed_memory_back() is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_stage_has_freed_goes_back_before_the_next_one() -> None:
+    """In a process of its own, since the setting holds until its end."""
+    code = """
+import gc, torch
+from heedful.models.memory import give_freed_memory_back, keep_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+keep_freed_memory()
+blocks = [torch.ones(1 << 20) for _ in range(120)]
+few = blocks[::40]
+full = resident()
+del blocks
+gc.collect()
+print(full, resident(), give_freed_memory_back(), resident())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    full, kept, trimmed, left = done.stdout.split()
+    if trimmed == "True":
+        assert float(kept) > float(full) - 50
+        assert float(left) < float(full) - 300
 
 
 def test_stdout_belongs_to_results(bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heedful.errors import ConfigError, UserError
+from heedful.models.memory import give_freed_memory_back
 from heedful.pipeline.changes import first_change, settings_as_now
 from heedful.pipeline.page import Row, write_page
 from heedful.pipeline.recipe import Pipeline, Step
@@ -236,6 +237,8 @@ def _free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch is not None:
+        give_freed_memory_back()
 
 
 def _delete(folder: Path) -> None:
