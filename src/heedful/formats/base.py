@@ -50,6 +50,11 @@ class Format(ABC):
         return ()
 
     @property
+    def plan_marks(self) -> tuple[str, Mapping[str, str]] | None:
+        """(label set, label -> marker) where a target begins with exactly one marker of a set, its plan; else None."""
+        return None
+
+    @property
     def reads(self) -> Mapping[str, tuple[Role, str]]:
         """Options that are on and need labels: option -> (whose turns, label set)."""
         return {}

@@ -47,6 +47,10 @@ class StrategyFormat(Format):
         return (DECIDE, *(token(name) for name in names))
 
     @property
+    def plan_marks(self) -> tuple[str, Mapping[str, str]] | None:
+        return (SET, {name: token(name) for name in taxonomy.get(SET).names}) if self.predict else None
+
+    @property
     def reads(self) -> Mapping[str, tuple[Role, str]]:
         return {option: ("assistant", SET) for option in ("predict", "context_strategies") if getattr(self, option)}
 

@@ -112,6 +112,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
+    from heedful.training.plan_loss import plan_part
     from heedful.training.sft import acts_for, sft
 
     config, main = with_format(config), is_main()
@@ -141,6 +142,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     new_tokens = add_markers(causal, inputs.fmt.markers)
     causal.model = with_delta(config, causal, new_tokens)
     acts = acts_for(config, causal, inputs.fmt, *inputs.conversations)
+    plans = plan_part(config, causal, inputs.fmt, inputs.train.trees)
     causal.model.train()
     outcome = sft(
         config,
@@ -152,6 +154,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         log=lambda values, step: append_line(folder / METRICS, {"step": step, **values}),
         callbacks=callbacks,
         acts=acts,
+        plan=plans,
     )
     causal.model.eval()
     if not main:

@@ -5,8 +5,9 @@ is what enters them: one packed tree per conversation with the loss on every sup
 
     L = - 1/N * sum over all targets of log p(token | path),   N = target tokens of the whole (global) batch
 
-With an act head (reader.md, stage 1), coef * the mean cross-entropy of the act of each labelled reply is added. It is a
-part of the model while the loop runs, so that optimiser, gradients and checkpoints know it.
+With `plan_loss` the plan before the words has an objective of its own (`training.plan_loss`), and validation counts the
+words alone. With an act head (reader.md, stage 1), coef * the mean cross-entropy of the act of each labelled reply is
+added. It is a part of the model while the loop runs, so that optimiser, gradients and checkpoints know it.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from transformers import (
 from heedful.errors import DataError, RunError
 from heedful.formats import Format, TokenTree, pack
 from heedful.models.causal import CausalModel, use_bf16
-from heedful.models.forward import predictions, states_and_logits, tensors
+from heedful.models.forward import prediction_logits, predictions, states_and_logits, tensors
 from heedful.models.memory import keep_freed_memory
 from heedful.training.config import TrainConfig
 from heedful.training.data import Filled, LengthBatches, Prepared
+from heedful.training.plan_loss import PlanPart, new_rows
 from heedful.training.rl.acts import gold_act, load_act_head, measure_acts, new_act_head, path_means, save_heads
 from heedful.training.rl.collect import prompts_of
 from heedful.training.rl.experience import Prompt
@@ -64,10 +66,12 @@ def sft(
     log: Log | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     acts: Acts | None = None,
+    plan: PlanPart | None = None,
 ) -> Outcome:
     """Train `causal.model` in place.
 
     Args:
+        plan: the plan's objective.
         acts: a head to train along with it, in place as well.
         folder: where checkpoints go.
         resume: a complete checkpoint to go on from.
@@ -89,7 +93,8 @@ def sft(
         data_collator=Collator(causal.pad_id, acts.targets if acts else {}),
         callbacks=own,
     )
-    trainer.heedful_log, trainer.acts = log, acts
+    trainer.heedful_log, trainer.acts, trainer.plan = log, acts, plan
+    trainer.new_rate = config.new_token_learning_rate
     trainer.add_callback(Epoch(trainer))
     if causal.device.type == "cpu":
         keep_freed_memory()
@@ -202,7 +207,11 @@ class Collator:
         # A filler enters only where there is nothing else: every process has to take its part in the step.
         real = [tree for tree in trees if len(tree.label)]
         packed = pack(real or trees[:1], pad_id=self.pad_id)
-        found = {**tensors(packed), "filled": torch.tensor(packed.filled if real else 0)}
+        found = {
+            **tensors(packed),
+            "plan": torch.from_numpy(packed.plan),
+            "filled": torch.tensor(packed.filled if real else 0),
+        }
         if self.acts:
             due = [(i, self.acts[name]) for i, name in enumerate(packed.samples) if name in self.acts]
             first = [int(np.argmax(packed.owner == i)) for i, _ in due]
@@ -218,6 +227,9 @@ class ConversationTrainer(StopsAtItsEnd):
     sampler: LengthBatches | None = None
     acts: Acts | None = None
     acts_in_batch = 1
+    plan: PlanPart | None = None
+    plans_in_batch = 1
+    new_rate: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -238,14 +250,16 @@ class ConversationTrainer(StopsAtItsEnd):
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         if not batch_samples:
             return None
-        counts = [(len(b["label"]), int(b["filled"]), len(b.get("act", ()))) for b in batch_samples]
+        counts = [
+            (len(b["label"]), int(b["filled"]), len(b.get("act", ())), int(b["plan"].sum())) for b in batch_samples
+        ]
         count = torch.tensor(counts, device=device).sum(0)
         if self.args.world_size > 1:
             count = self.accelerator.reduce(count, reduction="sum")
         # Part of the trainer's state, so that a resumed run goes on counting.
         self.state.num_input_tokens_seen += int(count[1])
-        self.acts_in_batch = max(1, int(count[2]))
-        return count[0]
+        self.acts_in_batch, self.plans_in_batch = max(1, int(count[2])), max(1, int(count[3]))
+        return count[0] - count[3] if self.plan else count[0]
 
     def compute_loss(
         self,
@@ -254,25 +268,50 @@ class ConversationTrainer(StopsAtItsEnd):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        act_loss = None
-        if self.acts is None:
+        act_loss = plan_loss = None
+        if self.acts is None and self.plan is None:
             total = -predictions(model, inputs).sum()
         else:
             states, logits = states_and_logits(model, inputs)
-            total = torch.nn.functional.cross_entropy(logits.float(), inputs["label"], reduction="sum")
-            said = self.acts.head(path_means(states, inputs, inputs["act_at"]))
-            act_loss = torch.nn.functional.cross_entropy(said, inputs["act"], reduction="sum")
+            total, plan_loss, _ = self._words_and_plans(logits, inputs)
+            if self.acts is not None:
+                said = self.acts.head(path_means(states, inputs, inputs["act_at"]))
+                act_loss = torch.nn.functional.cross_entropy(said, inputs["act"], reduction="sum")
         if not torch.isfinite(total):
             raise RunError(
                 f"The loss became {total.item()} at step {self.state.global_step + 1}; lower learning_rate or use "
                 "precision: fp32, then continue with --resume from the last good checkpoint."
             )
-        items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"])
+        plans = inputs["plan"].sum() if self.plan else 0
+        items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"]) - plans
         # Gradients are averaged over processes, and `items` counts all of them: undo the average.
         loss = total * self.args.world_size / items
         if act_loss is not None and self.acts is not None:
             loss = loss + self.acts.coef * act_loss * self.args.world_size / self.acts_in_batch
+        if plan_loss is not None and self.plan is not None:
+            loss = loss + self.plan.config.weight * plan_loss * self.args.world_size / self.plans_in_batch
         return (loss, None) if return_outputs else loss
+
+    def _words_and_plans(
+        self, logits: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Summed losses of words and of plans, and plans that are right; without a plan's objective all are words."""
+        plan, labels = inputs["plan"], inputs["label"]
+        if self.plan is None:
+            return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum"), None, None
+        words = torch.nn.functional.cross_entropy(logits[~plan].float(), labels[~plan], reduction="sum")
+        return words, *self.plan.loss(logits[plan], labels[plan])
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The optimiser, in which new rows of the vocabulary have a rate of their own if one is configured."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        own = {id(p) for p in new_rows(self.model)} if self.new_rate else set()
+        for group in list(optimizer.param_groups) if own else ():
+            mine = [p for p in group["params"] if id(p) in own]
+            if mine:
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+                optimizer.add_param_group({**group, "lr": self.new_rate, "params": mine})
+        return optimizer
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -281,18 +320,22 @@ class ConversationTrainer(StopsAtItsEnd):
         mine = sorted(range(len(trees)), key=lambda i: -len(trees[i]))
         mine = mine[self.args.process_index :: max(1, self.args.world_size)]
         size = self.args.per_device_eval_batch_size
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums = torch.zeros(4, dtype=torch.float64)
         self.model.eval()
         for begin in range(0, len(mine), size):
             batch = self._prepare_inputs(self.data_collator([trees[i] for i in mine[begin : begin + size]]))
             with torch.no_grad(), self.accelerator.autocast():
-                nll = -predictions(self.model, batch)
-            sums += torch.tensor([nll.double().sum().item(), float(len(nll))], dtype=torch.float64)
+                words, _, right = self._words_and_plans(prediction_logits(self.model, batch), batch)
+            plans = int(batch["plan"].sum()) if right is not None else 0
+            hits = 0.0 if right is None else float(right)
+            sums += torch.tensor([words.item(), len(batch["label"]) - plans, hits, plans], dtype=torch.float64)
         self.model.train()
         if self.args.world_size > 1:
             sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum").cpu()
         loss = float(sums[0] / sums[1])
         metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_perplexity": math.exp(min(loss, 50.0))}
+        if sums[3]:
+            metrics[f"{metric_key_prefix}_plan_accuracy"] = float(sums[2] / sums[3])
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
