@@ -120,6 +120,19 @@ class GraphConfig(Settings):
         return self
 
 
+class PlanLossConfig(Settings):
+    """An objective of its own for the plan, the one marker that a target begins with (a strategy token).
+
+    Without it the marker is one token among all others (P(s, y | x) of Liu et al. 2021): 1 of 22, out of 49,160.
+    """
+
+    weight: float = Field(default=0.5, gt=0, description="of its mean cross-entropy beside that of the words")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="against preference for a few labels")
+    class_weight: Literal["none", "sqrt", "balanced"] = Field(
+        default="sqrt", description="balanced lifts rare labels most, none not at all"
+    )
+
+
 class TrainConfig(RunSettings):
     """Supervised training (`method: sft`)."""
 
@@ -127,6 +140,10 @@ class TrainConfig(RunSettings):
     act_head: ActHeadConfig | None = None
     graph: GraphConfig | None = None
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
+    plan_loss: PlanLossConfig | None = Field(default=None, description="for formats whose targets begin with a marker")
+    new_token_learning_rate: float | None = Field(
+        default=None, gt=0, description="of rows that the format added to the vocabulary; default: learning_rate"
+    )
     num_train_epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: int = Field(default=4, ge=1, description="conversations in one pass")

@@ -114,8 +114,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
-    from heedful.training.graph import graph_for
-    from heedful.training.sft import acts_for, sft
+    from heedful.training.sft import acts_for, graph_for, plan_part, sft
 
     config, main = with_format(config), is_main()
     say = say if main else lambda text: None
@@ -145,6 +144,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     causal.model = with_delta(config, causal, new_tokens)
     acts = acts_for(config, causal, inputs.fmt, *inputs.conversations)
     graph = graph_for(config, causal, inputs.train, inputs.evaluation)
+    plans = plan_part(config, causal, inputs.fmt, inputs.train.trees)
     causal.model.train()
     outcome = sft(
         config,
@@ -157,6 +157,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         callbacks=callbacks,
         acts=acts,
         graph=graph,
+        plan=plans,
     )
     causal.model.eval()
     if not main:

@@ -5,9 +5,11 @@ is what enters them: one packed tree per conversation with the loss on every sup
 
     L = - 1/N * sum over all targets of log p(token | path),   N = target tokens of the whole (global) batch
 
-With an act head (reader.md, stage 1), coef * the mean cross-entropy of the act of each labelled reply is added. It is a
-part of the model while the loop runs, so that optimiser, gradients and checkpoints know it. With a graph (glhg.md) the
-loss is (1 - monitor) L + monitor * the mean cross-entropy of the problem type, and the graph has a rate of its own.
+With `plan_loss` the plan before the words has an objective of its own (`training.plan_loss`), and validation counts the
+words alone. With an act head (reader.md, stage 1), coef * the mean cross-entropy of the act of each labelled reply is
+added. It is a part of the model while the loop runs, so that optimiser, gradients and checkpoints know it. With a graph
+(glhg.md) the loss is (1 - monitor) L + monitor * the mean cross-entropy of the problem type, and the graph has a rate
+of its own.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from transformers import (
 from heedful.errors import DataError, RunError
 from heedful.formats import Format, TokenTree, pack
 from heedful.models.causal import CausalModel, use_bf16
-from heedful.models.forward import predictions, states_and_logits, tensors
+from heedful.models.forward import prediction_logits, predictions, states_and_logits, tensors
 from heedful.models.memory import keep_freed_memory
 from heedful.training.config import TrainConfig
 from heedful.training.data import Filled, LengthBatches, Prepared
-from heedful.training.graph import GraphPart
+from heedful.training.graph import GraphPart, graph_for
+from heedful.training.plan_loss import PlanPart, new_rows, plan_part
 from heedful.training.rl.acts import gold_act, load_act_head, measure_acts, new_act_head, path_means, save_heads
 from heedful.training.rl.collect import prompts_of
 from heedful.training.rl.experience import Prompt
@@ -55,6 +58,10 @@ from heedful.training.trainer import (
 from heedful.types import Conversation
 
 
+__all__ = ["Acts", "Collator", "ConversationTrainer", "acts_for", "graph_for", "plan_part", "sft"]
+"""`training.run` imports torch's part from here alone, late."""
+
+
 def sft(
     config: TrainConfig,
     causal: CausalModel,
@@ -67,10 +74,12 @@ def sft(
     callbacks: Sequence[TrainerCallback] = (),
     acts: Acts | None = None,
     graph: GraphPart | None = None,
+    plan: PlanPart | None = None,
 ) -> Outcome:
     """Train `causal.model` in place.
 
     Args:
+        plan: the plan's objective.
         acts: a head to train along with it, in place as well.
         graph: a graph to train along with it, in place as well.
         folder: where checkpoints go.
@@ -93,7 +102,8 @@ def sft(
         data_collator=Collator(causal.pad_id, acts.targets if acts else {}, graph),
         callbacks=own,
     )
-    trainer.heedful_log, trainer.acts, trainer.graph = log, acts, graph
+    trainer.heedful_log, trainer.acts, trainer.plan, trainer.graph = log, acts, plan, graph
+    trainer.new_rate = config.new_token_learning_rate
     trainer.add_callback(Epoch(trainer))
     if causal.device.type == "cpu":
         keep_freed_memory()
@@ -213,7 +223,11 @@ class Collator:
             filled = torch.tensor(sum(len(tree) for tree in real))
             return {**self.graph.lay_out(real, pad_id=self.pad_id), "filled": filled}
         packed = pack(real or trees[:1], pad_id=self.pad_id)
-        found = {**tensors(packed), "filled": torch.tensor(packed.filled if real else 0)}
+        found = {
+            **tensors(packed),
+            "plan": torch.from_numpy(packed.plan),
+            "filled": torch.tensor(packed.filled if real else 0),
+        }
         if self.acts:
             due = [(i, self.acts[name]) for i, name in enumerate(packed.samples) if name in self.acts]
             first = [int(np.argmax(packed.owner == i)) for i, _ in due]
@@ -231,6 +245,9 @@ class ConversationTrainer(StopsAtItsEnd):
     acts_in_batch = 1
     graph: GraphPart | None = None
     problems_in_batch = 1
+    plan: PlanPart | None = None
+    plans_in_batch = 1
+    new_rate: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -250,15 +267,12 @@ class ConversationTrainer(StopsAtItsEnd):
         return self.sampler
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The optimiser; a graph, and rows that a format added to the vocabulary, can have rates of their own."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.graph is not None:
-            own = {id(p) for p in self.graph.graph.parameters()}
-            for group in list(optimizer.param_groups):
-                mine = [p for p in group["params"] if id(p) in own]
-                if mine:
-                    group["params"] = [p for p in group["params"] if id(p) not in own]
-                    rate = {"lr": self.graph.config.learning_rate}
-                    optimizer.add_param_group({**group, **rate, "params": mine})
+            _give_rate(optimizer, list(self.graph.graph.parameters()), self.graph.config.learning_rate)
+        if self.new_rate is not None:
+            _give_rate(optimizer, new_rows(self.model), self.new_rate)
         return optimizer
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
@@ -270,7 +284,8 @@ class ConversationTrainer(StopsAtItsEnd):
         # Part of the trainer's state, so that a resumed run goes on counting.
         self.state.num_input_tokens_seen += int(count[1])
         self.acts_in_batch, self.problems_in_batch = max(1, int(count[2])), max(1, int(count[3]))
-        return count[0]
+        self.plans_in_batch = max(1, int(count[4]))
+        return count[0] - count[4] if self.plan else count[0]
 
     def compute_loss(
         self,
@@ -279,23 +294,25 @@ class ConversationTrainer(StopsAtItsEnd):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        act_loss = problem_loss = None
+        act_loss = plan_loss = problem_loss = None
         if self.graph is not None and "parts" in inputs:
             with self.accelerator.autocast():
                 total, problem_loss = self.graph.losses(model, inputs)
-        elif self.acts is None:
+        elif self.acts is None and self.plan is None:
             total = -predictions(model, inputs).sum()
         else:
             states, logits = states_and_logits(model, inputs)
-            total = torch.nn.functional.cross_entropy(logits.float(), inputs["label"], reduction="sum")
-            said = self.acts.head(path_means(states, inputs, inputs["act_at"]))
-            act_loss = torch.nn.functional.cross_entropy(said, inputs["act"], reduction="sum")
+            total, plan_loss, _ = self._words_and_plans(logits, inputs)
+            if self.acts is not None:
+                said = self.acts.head(path_means(states, inputs, inputs["act_at"]))
+                act_loss = torch.nn.functional.cross_entropy(said, inputs["act"], reduction="sum")
         if not torch.isfinite(total):
             raise RunError(
                 f"The loss became {total.item()} at step {self.state.global_step + 1}; lower learning_rate or use "
                 "precision: fp32, then continue with --resume from the last good checkpoint."
             )
-        items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"])
+        plans = inputs["plan"].sum() if self.plan else 0
+        items = num_items_in_batch if num_items_in_batch is not None else len(inputs["label"]) - plans
         # Gradients are averaged over processes, and `items` counts all of them: undo the average.
         loss = total * self.args.world_size / items
         if self.graph is not None:
@@ -306,7 +323,19 @@ class ConversationTrainer(StopsAtItsEnd):
             loss = (1 - weight) * loss + weight * more * self.args.world_size
         if act_loss is not None and self.acts is not None:
             loss = loss + self.acts.coef * act_loss * self.args.world_size / self.acts_in_batch
+        if plan_loss is not None and self.plan is not None:
+            loss = loss + self.plan.config.weight * plan_loss * self.args.world_size / self.plans_in_batch
         return (loss, None) if return_outputs else loss
+
+    def _words_and_plans(
+        self, logits: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Summed losses of words and of plans, and plans that are right; without a plan's objective all are words."""
+        plan, labels = inputs["plan"], inputs["label"]
+        if self.plan is None:
+            return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum"), None, None
+        words = torch.nn.functional.cross_entropy(logits[~plan].float(), labels[~plan], reduction="sum")
+        return words, *self.plan.loss(logits[plan], labels[plan])
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -315,21 +344,26 @@ class ConversationTrainer(StopsAtItsEnd):
         mine = sorted(range(len(trees)), key=lambda i: -len(trees[i]))
         mine = mine[self.args.process_index :: max(1, self.args.world_size)]
         size = self.args.per_device_eval_batch_size
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums = torch.zeros(4, dtype=torch.float64)
         self.model.eval()
         for begin in range(0, len(mine), size):
             batch = self._prepare_inputs(self.data_collator([trees[i] for i in mine[begin : begin + size]]))
             with torch.no_grad(), self.accelerator.autocast():
+                right = None
                 if self.graph is not None and "parts" in batch:
-                    total = self.graph.losses(self.model, batch)[0]
+                    words = self.graph.losses(self.model, batch)[0]
                 else:
-                    total = -predictions(self.model, batch).double().sum()
-            sums += torch.tensor([total.item(), float(len(batch["label"]))], dtype=torch.float64)
+                    words, _, right = self._words_and_plans(prediction_logits(self.model, batch), batch)
+            plans = int(batch["plan"].sum()) if right is not None else 0
+            hits = 0.0 if right is None else float(right)
+            sums += torch.tensor([words.item(), len(batch["label"]) - plans, hits, plans], dtype=torch.float64)
         self.model.train()
         if self.args.world_size > 1:
             sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum").cpu()
         loss = float(sums[0] / sums[1])
         metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_perplexity": math.exp(min(loss, 50.0))}
+        if sums[3]:
+            metrics[f"{metric_key_prefix}_plan_accuracy"] = float(sums[2] / sums[3])
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -343,10 +377,21 @@ class ConversationTrainer(StopsAtItsEnd):
             self.heedful_log({k: v for k, v in logs.items() if isinstance(v, float)}, self.state.global_step)
 
 
-def _counted(batch: dict[str, torch.Tensor]) -> tuple[int, int, int, int]:
-    """Target tokens, tokens, acts and problem types of a batch."""
+def _counted(batch: dict[str, torch.Tensor]) -> tuple[int, int, int, int, int]:
+    """Target tokens, tokens, acts, problem types and plans of a batch."""
     problems = int((batch["problem"] >= 0).sum()) if "problem" in batch else 0
-    return len(batch["label"]), int(batch["filled"]), len(batch.get("act", ())), problems
+    plans = int(batch["plan"].sum()) if "plan" in batch else 0
+    return len(batch["label"]), int(batch["filled"]), len(batch.get("act", ())), problems, plans
+
+
+def _give_rate(optimizer: Any, parameters: Sequence[torch.nn.Parameter], rate: float) -> None:
+    """Move parameters into groups with a learning rate of their own."""
+    own = {id(p) for p in parameters}
+    for group in list(optimizer.param_groups):
+        mine = [p for p in group["params"] if id(p) in own]
+        if mine:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+            optimizer.add_param_group({**group, "lr": rate, "params": mine})
 
 
 def _early_stopping(config: TrainConfig) -> list[TrainerCallback]:
