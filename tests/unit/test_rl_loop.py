@@ -125,7 +125,7 @@ def test_passes_and_mini_batches_are_only_a_matter_of_memory(bench: Bench) -> No
 
 
 def test_a_reward_out_of_its_range_is_clipped_and_counted(bench: Bench) -> None:
-    run = bench.run("wild", rewards=["rl_kit:wild"], max_steps=1, num_generations=4)
+    run = bench.run("wild", rewards=[{"name": "rl_kit:wild", "range": [-1, 1]}], max_steps=1, num_generations=4)
     (row,) = rows(run.folder)
     assert row["reward/wild/clipped"] == 12  # all but the first of four, for four prompts
     assert row["reward/wild"] == pytest.approx((0.5 + 3 * 1.0) / 4)
