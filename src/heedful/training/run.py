@@ -114,7 +114,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         RunError: the loss is not a number, or the disk is full.
     """
     need_train_extra()
-    from heedful.training.sft import acts_for, graph_for, plan_part, sft
+    from heedful.training.sft import parts_for, sft
 
     config, main = with_format(config), is_main()
     say = say if main else lambda text: None
@@ -142,9 +142,7 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
             stand_on_base(config, causal, folder, write=main)
     new_tokens = add_markers(causal, inputs.fmt.markers)
     causal.model = with_delta(config, causal, new_tokens)
-    acts = acts_for(config, causal, inputs.fmt, *inputs.conversations)
-    graph = graph_for(config, causal, inputs.train, inputs.evaluation)
-    plans = plan_part(config, causal, inputs.fmt, inputs.train.trees)
+    parts = parts_for(config, causal, inputs.fmt, (inputs.train, inputs.evaluation), inputs.conversations)
     causal.model.train()
     outcome = sft(
         config,
@@ -155,15 +153,13 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
         resume=resume,
         log=lambda values, step: append_line(folder / METRICS, {"step": step, **values}),
         callbacks=callbacks,
-        acts=acts,
-        graph=graph,
-        plan=plans,
+        parts=parts,
     )
     causal.model.eval()
     if not main:
         return Run(folder=folder, summary={})
     with one_sentence_for_a_full_disk(folder):
-        return _finish(config, causal, inputs, plan, folder, outcome, record, acts or graph)
+        return _finish(config, causal, inputs, plan, folder, outcome, record, parts.beside)
 
 
 def _say_what_comes(say: Say, config: TrainConfig, plan: Plan, earlier: Earlier | None) -> None:

@@ -58,10 +58,6 @@ from heedful.training.trainer import (
 from heedful.types import Conversation
 
 
-__all__ = ["Acts", "Collator", "ConversationTrainer", "acts_for", "graph_for", "plan_part", "sft"]
-"""`training.run` imports torch's part from here alone, late."""
-
-
 def sft(
     config: TrainConfig,
     causal: CausalModel,
@@ -72,16 +68,12 @@ def sft(
     resume: Path | None = None,
     log: Log | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    acts: Acts | None = None,
-    graph: GraphPart | None = None,
-    plan: PlanPart | None = None,
+    parts: Parts | None = None,
 ) -> Outcome:
     """Train `causal.model` in place.
 
     Args:
-        plan: the plan's objective.
-        acts: a head to train along with it, in place as well.
-        graph: a graph to train along with it, in place as well.
+        parts: what is trained along with it, in place as well.
         folder: where checkpoints go.
         resume: a complete checkpoint to go on from.
         log: called with the numbers of a step.
@@ -92,28 +84,25 @@ def sft(
     at_end = evaluation is not None and config.eval_steps is None
     arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
     clock = Clock(config.max_seconds, earlier=seconds_of(resume))
-    keeps = [_Keeps(part, resume) for part in (acts, graph) if part]
+    parts = parts or Parts()
+    keeps = [_Keeps(part, resume) for part in (parts.acts, parts.graph) if part]
     own = [clock, Best(), *keeps, Seal(config.save_total_limit, clock), *callbacks, *_early_stopping(config)]
     trainer = ConversationTrainer(
         model=causal.model,
         args=arguments,
         train_dataset=Filled(train.trees, pad_id=causal.pad_id),
         eval_dataset=evaluation.trees if evaluation else None,
-        data_collator=Collator(causal.pad_id, acts.targets if acts else {}, graph),
+        data_collator=Collator(causal.pad_id, parts.acts.targets if parts.acts else {}, parts.graph),
         callbacks=own,
     )
-    trainer.heedful_log, trainer.acts, trainer.plan, trainer.graph = log, acts, plan, graph
-    trainer.new_rate = config.new_token_learning_rate
+    trainer.heedful_log, trainer.new_rate = log, config.new_token_learning_rate
+    trainer.acts, trainer.plan, trainer.graph = parts.acts, parts.plan, parts.graph
     trainer.add_callback(Epoch(trainer))
     if causal.device.type == "cpu":
         keep_freed_memory()
     train_to_the_end(trainer, resume=resume)
     best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
-    if acts:
-        acts.leave(causal.model, trainer)
-    if graph:
-        taken_back = _weights_step(trainer) != trainer.state.global_step
-        graph.leave(causal, Path(str(trainer.state.best_model_checkpoint)) if taken_back else None)
+    parts.leave(causal, trainer)
     early = trainer.state.global_step < trainer.state.max_steps and not clock.rang
     return Outcome(
         steps=trainer.state.global_step,
@@ -161,6 +150,48 @@ class Acts:
     def load(self, folder: Path) -> None:
         """Take the head's weights of a checkpoint."""
         load_act_head(self.head, folder, self.label_set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a configuration trains beside the model: a response-act head, the plan's objective, GLHG's graph."""
+
+    acts: Acts | None = None
+    plan: PlanPart | None = None
+    graph: GraphPart | None = None
+
+    @property
+    def beside(self) -> Acts | GraphPart | None:
+        """The one that has weights of its own, to be saved and measured."""
+        return self.acts or self.graph
+
+    def leave(self, causal: CausalModel, trainer: ConversationTrainer) -> None:
+        """Take out of the model what the loop has put there, with the weights that the model has."""
+        if self.acts:
+            self.acts.leave(causal.model, trainer)
+        if self.graph:
+            taken_back = _weights_step(trainer) != trainer.state.global_step
+            self.graph.leave(causal, Path(str(trainer.state.best_model_checkpoint)) if taken_back else None)
+
+
+def parts_for(
+    config: TrainConfig,
+    causal: CausalModel,
+    fmt: Format,
+    prepared: tuple[Prepared, Prepared | None],
+    conversations: tuple[Sequence[Conversation], Sequence[Conversation]],
+) -> Parts:
+    """The parts that are configured, for the training part and the evaluation part.
+
+    Raises:
+        DataError: no reply carries what a part is to learn.
+        ConfigError: parts that do not fit the format, the earlier run, or each other.
+    """
+    return Parts(
+        acts=acts_for(config, causal, fmt, *conversations),
+        graph=graph_for(config, causal, *prepared),
+        plan=plan_part(config, causal, fmt, prepared[0].trees),
+    )
 
 
 def acts_for(
