@@ -58,7 +58,7 @@ ALL = [path for path, _ in commands(cli)]
 
 def test_every_verb_is_in_the_table() -> None:
     assert {path[0] for path in ALL} == set(VERBS)
-    assert {"run", "ls", "study", "view", "compare"} == {path[1] for path in ALL if path[0] == "eval"}
+    assert {"run", "ls", "study", "view", "compare", "floors"} == {path[1] for path in ALL if path[0] == "eval"}
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
