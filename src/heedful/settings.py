@@ -123,7 +123,7 @@ def check(kind: type[T], values: Mapping[str, Any], *, where: str = "configurati
 
 
 ELSEWHERE = {
-    "beta": ("kl_coef", "beta"),
+    "beta": ("kl_coef",),
     "max_completion_length": ("max_new_tokens",),
     "max_seq_length": ("max_length",),
     "max_prompt_length": ("max_length",),
@@ -147,7 +147,7 @@ def _hint(name: str, known: Sequence[str]) -> str:
     meant = next((key for key in ELSEWHERE.get(name, ()) if key in known), None)
     said = f" Here it is '{meant}'." if meant else nearest(name, known)
     if len(known) > _MOST_NAMED:
-        return f"{said} `heedful config schema METHOD` lists all {len(known)}."
+        return f"{said} `heedful config schema` with the method's name lists all {len(known)}."
     return f"{said} Known: {', '.join(sorted(known))}."
 
 

@@ -300,7 +300,11 @@ def test_code_beside_the_file_is_found(call: Call, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(("file", "said"), [("reward.json", "is a reward model"), ("scorer.json", "is a scorer")])
 def test_a_judge_is_no_language_model(file: str, said: str, call: Call, tmp_path: Path) -> None:
     (tmp_path / file).write_text("{}")
-    for words in (("chat", str(tmp_path)), ("train", f"model_name_or_path={tmp_path}", "dataset=commons")):
+    for words in (
+        ("chat", str(tmp_path)),
+        ("eval", "run", str(tmp_path), "dataset=commons"),
+        ("train", f"model_name_or_path={tmp_path}", "dataset=commons"),
+    ):
         code, _, err = call(*words)
         assert code == 2
         assert said in err

@@ -182,6 +182,9 @@ def test_a_function_without_a_range_is_not_clipped() -> None:
     found = judge([{"name": f"{HERE}:thirteen"}], "one", "one two")
     assert found.values[:, 0].tolist() == [13.0, 26.0]
     assert found.clipped.tolist() == [0]
+    (made,) = make([{"name": f"{HERE}:thirteen"}]).components
+    (ranged,) = make([{"name": f"{HERE}:thirteen", "range": [0, 30]}]).components
+    assert (made.scale, ranged.scale) == ("no declared range", "0 to 30")
     with pytest.raises(ConfigError, match="has no end to its range; give it a 'range'"):
         make([{"name": f"{HERE}:thirteen"}, {"name": "risk_gate", "weight": 0, "gate": 1}])
 

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -438,3 +439,17 @@ def test_the_value_head_learns(bench: Bench) -> None:
     assert np.mean(losses[-3:]) < 0.85 * np.mean(losses[:3]), losses
     assert PPO.uses_values
     assert json.loads((run.folder / "summary.json").read_text())["method"] == "ppo"
+
+
+def test_a_prompt_has_its_place_whatever_was_asked_before() -> None:
+    """A run that is resumed begins in the middle of a pass; the pass before it must not get that pass' order."""
+
+    def asked(*numbers: int) -> list[str]:
+        names: Any = [f"p{i}" for i in range(7)]
+        fake: Any = SimpleNamespace(prompts=names, config=SimpleNamespace(seed=3), orders={})
+        return [str(loop.Loop._prompt(fake, n)) for n in numbers]
+
+    whole = asked(*range(28))
+    assert all(sorted(whole[at : at + 7]) == sorted(whole[:7]) for at in range(0, 28, 7))
+    assert len({tuple(whole[at : at + 7]) for at in range(0, 28, 7)}) > 1
+    assert asked(20, 12, 21, 3) == [whole[20], whole[12], whole[21], whole[3]]

@@ -127,11 +127,14 @@ def test_what_is_refused_and_in_which_words(values: dict[str, Any], message: str
 
 
 def test_names_of_other_tools_are_understood_where_we_have_the_thing() -> None:
+    pytest.importorskip("torch")
     from heedful.training.rl.config import GRPOConfig
 
     pairs = {"beta": "kl_coef", "max_completion_length": "max_new_tokens", "lr": "learning_rate"}
     for theirs, ours in pairs.items():
-        with pytest.raises(ConfigError, match=rf"Here it is '{ours}'\. `heedful config schema METHOD` lists all"):
+        with pytest.raises(
+            ConfigError, match=rf"Here it is '{ours}'\. `heedful config schema` with the method's name lists all"
+        ):
             check(GRPOConfig, {"rewards": ["length"], theirs: 1})
     with pytest.raises(ConfigError, match=r"unknown key 'lr'\. Known: depth, name"):
         check(Inner, {"lr": 1})  # nothing of that kind here

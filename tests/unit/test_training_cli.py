@@ -59,7 +59,8 @@ def assert_refused(found: tuple[int, str, str], said: str, *, late: bool = False
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         {"learning_rat": 1},
-        r"unknown key 'learning_rat'\. Did you mean 'learning_rate'\? `heedful config schema METHOD` lists all",
+        r"unknown key 'learning_rat'\. Did you mean 'learning_rate'\? `heedful config schema` with the method's name "
+        "lists all",
     ),
     "text for a number": ({"seed": "many"}, r"'seed': Input should be a valid integer.*but got 'many'\.$"),
     "list for a number": ({"seed": [1]}, r"'seed': Input should be a valid integer\.$"),

@@ -461,9 +461,10 @@ print(full, resident(), give_freed_memory_back(), resident())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     full, kept, trimmed, left = done.stdout.split()
-    if trimmed == "True":
-        assert float(kept) > float(full) - 50
-        assert float(left) < float(full) - 300
+    if trimmed != "True":
+        pytest.skip("needs glibc's allocator")
+    assert float(kept) > float(full) - 50
+    assert float(left) < float(full) - 300
 
 
 def test_stdout_belongs_to_results(bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

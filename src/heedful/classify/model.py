@@ -24,9 +24,10 @@ from heedful.classify.features import make, parts_of
 from heedful.classify.head import logits as head_logits
 from heedful.classify.state import next_item
 from heedful.errors import ConfigError, DataError, NotFoundError
+from heedful.models.causal import SCORER_FILE
 from heedful.types import Conversation, Role
 
-VALUES, NUMBERS = "scorer.json", "scorer.npz"
+VALUES, NUMBERS = SCORER_FILE, "scorer.npz"
 VERSION = 1
 _BATCH = 512
 _MOST_REMEMBERED = 500_000

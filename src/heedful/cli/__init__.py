@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong use, 3 a gate refused."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _quiet()
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # `my_rewards:function` beside the YAML file; last, so that it hides nothing
+    if "" not in sys.path and not sys.flags.safe_path:
+        sys.path.append("")  # the current folder: `my_rewards:function` beside a YAML file; last, so it hides nothing
     try:
         code = cli(args=words, prog_name="heedful", standalone_mode=False)
     except HeedfulError as err:

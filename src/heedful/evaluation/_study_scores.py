@@ -353,7 +353,7 @@ def _reward_info(component: Component, prefix: str, prints: Mapping[str, str]) -
         "definition": f"{component.reward.definition} Mean over replies.".strip(),
         "signature": signature(component.name, *(f"{key}:{value}" for key, value in sorted(params.items()))),
         "higher_is_better": component.reward.higher_is_better,
-        "scale": f"{component.low:g} to {component.high:g}".replace("-inf to inf", "no declared range"),
+        "scale": component.scale,
         "group": prefix,
     }
 

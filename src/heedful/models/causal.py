@@ -25,6 +25,8 @@ NETWORK_VARIABLE, OFFLINE_VARIABLE = "HEEDFUL_ALLOW_NETWORK", "HF_HUB_OFFLINE"
 PARTS = Registry("part of a model", {"graph": "heedful.models.graph:load_graph"})
 """What a run's folder may hold beside a language model; a table, since its module needs torch."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+REWARD_FILE, SCORER_FILE = "reward.json", "scorer.json"
+"""What a reward model's folder and a scorer's say of themselves."""
 
 
 @dataclass(kw_only=True)
@@ -115,12 +117,12 @@ def refuse_judges(name: str) -> None:
         ConfigError: `name` is one of them.
     """
     folder = Path(name).expanduser()
-    if (folder / "reward.json").is_file():
+    if (folder / REWARD_FILE).is_file():
         raise ConfigError(
             f"'{name}' is a reward model, which gives numbers and writes nothing; use it as a reward: "
             f"{{name: reward_model, params: {{model: {name}}}}}."
         )
-    if (folder / "scorer.json").is_file():
+    if (folder / SCORER_FILE).is_file():
         raise ConfigError(
             f"'{name}' is a scorer, which names labels and writes nothing; use it in a reward: "
             f"{{name: strategy, params: {{scorer: {name}}}}}."
@@ -209,13 +211,18 @@ def _tokenizer(path: str, *, named: str) -> Any:
         raise _not_there(named) from err
 
 
-def check_architecture(name: str) -> None:
+def check_architecture(name: str, *, writes: bool = True) -> None:
     """Refuse a model that token trees do not fit, before its weights are read.
+
+    Args:
+        writes: whether it is to write; reward models and scorers do not.
 
     Raises:
         NotFoundError: no model there.
         ConfigError: an architecture that this version of transformers does not know, or that trees do not fit.
     """
+    if writes:
+        refuse_judges(name)
     path = resolve_path(name)
     delta = Path(path) / "adapter_config.json"
     _config(resolve_path(_base_of(delta)) if delta.is_file() else path, named=name)

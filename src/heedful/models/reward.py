@@ -24,11 +24,11 @@ import numpy.typing as npt
 from heedful.errors import ConfigError, NotFoundError
 from heedful.formats.base import encode, marks, neutral, opening
 from heedful.models import encoder
-from heedful.models.causal import check_architecture, need_train_extra, offline, offline_hint, resolve_path
+from heedful.models.causal import REWARD_FILE, check_architecture, need_train_extra, offline, offline_hint, resolve_path
 from heedful.models.delta import expected_warnings
 from heedful.types import Conversation
 
-RECORD = "reward.json"
+RECORD = REWARD_FILE
 """In a run's folder: how texts are written, what was trained on what."""
 VERSION = 1
 REMEMBER = 100_000
@@ -213,7 +213,7 @@ def kind_of(place: str, *, named: str) -> Kind:
         config.is_encoder_decoder or getattr(config, "is_decoder", False)
     ):
         return "encoder"
-    check_architecture(place)
+    check_architecture(place, writes=False)
     return "causal"
 
 

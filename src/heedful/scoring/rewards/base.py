@@ -162,6 +162,15 @@ class Component:
     gate_total: float | None = None
 
     @property
+    def scale(self) -> str:
+        """The range in words; an end that nobody declared is open."""
+        if math.isinf(self.low) and math.isinf(self.high):
+            return "no declared range"
+        if math.isinf(self.low):
+            return f"up to {self.high:g}"
+        return f"{self.low:g} and up" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+
+    @property
     def floor(self) -> float:
         """The least that it can add to a sum: weight times the worse end of its range."""
         return min(self.weight * self.low, self.weight * self.high) if self.weight else 0.0

@@ -168,7 +168,7 @@ class Loop:
         epoch, place = divmod(number, len(self.prompts))
         if epoch not in self.orders:  # a round can reach into the next pass, so the last one is kept too
             order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.prompts))
-            self.orders = {epoch - 1: self.orders.get(epoch - 1, order), epoch: order}
+            self.orders = {e: o for e, o in self.orders.items() if e == epoch - 1} | {epoch: order}
         return self.prompts[int(self.orders[epoch][place])]
 
     def _adapt(self, kl: float | None) -> None:

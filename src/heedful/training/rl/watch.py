@@ -124,7 +124,7 @@ def heldout_level(row: dict[str, Any], start: dict[str, Any]) -> float | None:
     The change of a score of which less is better counts the other way round.
     """
     changes = []
-    for name in row["heldout"].keys() & start["heldout"].keys():
+    for name in (name for name in row["heldout"] if name in start["heldout"]):  # in order: sums of floats depend on it
         pairs = [
             (now, was) for now, was in zip(row["heldout"][name], start["heldout"][name], strict=True)
             if now is not None and was is not None
