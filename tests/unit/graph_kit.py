@@ -71,7 +71,10 @@ def samples_of(
 
 def pooled(causal: CausalModel, ids: tuple[int, ...]) -> Any:
     """[1, d] maximum over the states of a text but the first."""
-    return states(causal, ids)[0, 1:].amax(0, keepdim=True)
+    found = states(causal, ids)[0, 1:]
+    if causal.graph.shape.pooling == "mean":
+        return found.mean(0, keepdim=True)
+    return found.amax(0, keepdim=True)
 
 
 def states(causal: CausalModel, ids: Sequence[int]) -> Any:

@@ -38,6 +38,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "no nodes": {"shape": {"global_node": False, "local_node": False, "problems": ()}},
     "short contexts": {"shape": {"context": 19}},
     "no neighbours": {"shape": {"radius": 0}},
+    "means": {"shape": {"pooling": "mean"}},
     "far neighbours": {"shape": {"radius": 40, "layers": 1}},
 }
 
@@ -408,6 +409,20 @@ def test_a_prompt_without_a_word_before_the_reply_is_no_crash() -> None:
     found = likelihood(causal, samples[:1]) + likelihood(causal, samples)
     assert found[0].text_nll == pytest.approx(found[1].text_nll, abs=1e-4)
     assert all(np.isfinite(x.text_nll) for x in found)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_causes_pooled_alone_are_those_of_a_conversation(pooling: str) -> None:
+    causal = kit.graph_model(pooling=pooling, layers=0)
+    texts = [s.guide.cause for s in kit.samples_of(causal, kit.talks(), cause="situation") if s.guide]
+    with torch.no_grad():
+        found = causal.graph.pooled(causal.model, texts)
+        for ids, row in zip(texts, found, strict=True):
+            torch.testing.assert_close(row[None], kit.pooled(causal, ids), atol=1e-4, rtol=0)
+        samples = kit.samples_of(causal, kit.talks(), cause="situation")
+        said = causal.graph.said_of_cause(found)  # without layers a conversation adds nothing
+        for sample, row in zip(samples, said, strict=True):
+            torch.testing.assert_close(row[None], kit.log_likelihood(causal, sample)[1], atol=1e-4, rtol=0)
 
 
 def test_texts_are_read_once() -> None:

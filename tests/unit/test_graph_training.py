@@ -245,6 +245,21 @@ def test_ablations_train_and_load(bench: Bench, name: str) -> None:
     assert run.summary["best_eval_loss"] > 0
 
 
+def test_a_warm_up_teaches_the_monitor_before_the_first_step(bench: Bench) -> None:
+    still = {"learning_rate": 1e-12, "max_steps": 1, "eval_split": "valid"}
+    graph = {**GLHG["graph"], "pooling": "mean", "radius": 0}
+    cold = bench.run("cold", **{**GLHG, "graph": {**graph, "learning_rate": 1e-12}, **still})
+    state = torch.random.get_rng_state()
+    values = {**GLHG, "graph": {**graph, "learning_rate": 3e-3, "monitor_warmup_epochs": 20}, **still}
+    warm, again = bench.run("warm", **values), bench.run("again", **values)
+    assert torch.equal(state, torch.random.get_rng_state())
+    right = [r.summary["graph"]["monitor"]["rows"]["monitor"]["accuracy"]["value"] for r in (cold, warm)]
+    assert right[1] == 100
+    assert right[0] < 70
+    weights = [load_file(str(r.folder / "graph.safetensors")) for r in (warm, again)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_a_run_goes_on_from_a_graph_and_nothing_else_takes_it(run: Run, bench: Bench, tmp_path: Path) -> None:
     values = {**GLHG, "model_name_or_path": str(run.folder), "max_steps": 1, "learning_rate": 1e-12}
     second = bench.run("second", **{**values, "graph": {**GLHG["graph"], "learning_rate": 1e-12}})
@@ -277,6 +292,8 @@ def test_settings_that_do_not_fit_are_refused(bench: Bench) -> None:
     for graph, said in (
         ({"global_node": False}, "with global_node: false set monitor: 0"),
         ({"monitor": 1.0}, "less than 1"),
+        ({"monitor": 0.0, "monitor_warmup_epochs": 2}, "with monitor: 0 leave them at 0"),
+        ({"pooling": "sum"}, "'max' or 'mean'"),
         ({"global": "history"}, "unknown key 'graph.global'"),
     ):
         with pytest.raises(ConfigError, match=said):

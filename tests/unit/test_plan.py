@@ -139,7 +139,7 @@ def test_another_predictor_is_mixed_in_as_the_formula_says() -> None:
     other = np.full(8, 0.01)
     other[5] = 0.93
     for weight in (0.0, 0.3, 1.0):
-        rule = PlanRule(marks=marks, others={name: other}, weight=weight)
+        rule = PlanRule(marks=marks, own=1 - weight, others={name: weight * np.log(other)})
         wanted = own ** (1 - weight) * other**weight
         np.testing.assert_allclose(rule.probabilities(np.log(own), name), wanted / wanted.sum(), atol=1e-9)
     np.testing.assert_allclose(rule.probabilities(np.log(own), "somewhere else"), own, atol=1e-9)
@@ -149,8 +149,8 @@ def test_what_cannot_be_is_refused() -> None:
     _, samples, marks, talks = setup()
     with pytest.raises(ConfigError, match="at least two labels"):
         PlanRule(marks={"a": 1})
-    with pytest.raises(ConfigError, match="0 <= weight <= 1"):
-        PlanRule(marks=marks, weight=2)
+    with pytest.raises(ConfigError, match="own >= 0"):
+        PlanRule(marks=marks, own=-1)
     with pytest.raises(ConfigError, match="is to be given, but it is none"):
         written(PlanRule(marks=marks, choose="given"), samples=samples[:1])
     with pytest.raises(ConfigError, match="needs a format whose replies begin with one marker"):

@@ -12,8 +12,8 @@ from rewards_kit import task, trace
 
 from heedful import corpora
 from heedful.errors import ConfigError, NotFoundError
-from heedful.scoring.rewards import REWARDS, component, make
 from heedful.safety.rules import Rule, load
+from heedful.scoring.rewards import REWARDS, component, make
 from heedful.types import Label, Turn
 
 FILE = tomllib.loads(files("heedful.safety").joinpath("risk.toml").read_text("utf-8"))

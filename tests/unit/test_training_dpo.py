@@ -49,7 +49,7 @@ def test_a_policy_reads_what_it_reads_in_sft(tmp_path: Path, kit: Kit) -> None:
     corpora.write_jsonl(path, talks)
     fmt, tokenizer = formats.make("chat"), tiny_tokenizer()
     config = settings(kit, dataset=str(path), train_split=None, eval_split=None)
-    data = gather(config, seed=1, cut=dpo._cut(fmt))
+    data = gather(config, seed=1, cut=dpo._cut(config, fmt))
     pairs, skipped = dpo.token_pairs(config, data.pairs("train"), fmt, tokenizer)
     samples = {s.id: s for c in talks for s in fmt.samples(c, tokenizer, max_length=1024)}
     assert skipped == 0

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from heedful import classify
+from heedful.agents.plan_mix import PlanMix, load_mix
 from heedful.classify import LabelModel
 from heedful.errors import ConfigError, DataError, unknown
 from heedful.formats import Format
@@ -32,6 +33,9 @@ class PlanConfig(Settings):
     weight: float = Field(
         default=0.5, ge=0, le=1, description="of the scorers: log p = (1 - w) log own + w mean log theirs"
     )
+    mix: str | None = Field(
+        default=None, description="run of method: mix, whose scorers and weights are taken instead of ask and weight"
+    )
     temperature: float = Field(default=1.0, gt=0, description="of choose: sample")
     top_p: float = Field(default=0.9, gt=0, le=1, description="of choose: sample")
 
@@ -44,12 +48,14 @@ class PlanSetting:
         label_set: of the labels that are chosen from.
         markers: label -> the vocabulary entry that stands for it.
         readers: the scorers that are asked too.
+        mix: how much each counts; None: as `weight` says.
     """
 
     config: PlanConfig
     label_set: str
     markers: Mapping[str, str]
     readers: tuple[LabelModel, ...] = field(default=(), repr=False)
+    mix: PlanMix | None = None
 
     @property
     def is_oracle(self) -> bool:
@@ -63,7 +69,11 @@ class PlanSetting:
 
     def identity(self) -> dict[str, Any]:
         """What replies depend on."""
-        return {**self.config.model_dump(exclude={"ask"}), "scorers": [reader.fingerprint for reader in self.readers]}
+        about = {
+            **self.config.model_dump(exclude={"ask", "mix"}),
+            "scorers": [reader.fingerprint for reader in self.readers],
+        }
+        return about if self.mix is None else {**about, "mix": self.mix.to_dict()}
 
     def rule(
         self,
@@ -95,22 +105,19 @@ class PlanSetting:
             marks={label: vocabulary[marker] for label, marker in self.markers.items()},
             choose=choose,
             given=given,
+            own=1.0 if not self.readers else self.mix.own if self.mix else 1 - self.config.weight,
             others=others,
-            weight=self.config.weight,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
         )
 
     def asked(self, contexts: Sequence[Conversation]) -> Floats:
-        """What the scorers think together of the replies that follow, (N, K): the normalised geometric mean."""
-        total = np.zeros((len(contexts), len(self.markers)))
-        for reader in self.readers:
-            found = reader.next_probabilities(contexts)
-            order = [reader.labels.index(label) for label in self.markers]
-            total += np.log(np.maximum(found[:, order], 1e-12)) / len(self.readers)
-        mass = np.exp(total - total.max(axis=1, keepdims=True))
-        mixed: Floats = mass / mass.sum(axis=1, keepdims=True)
-        return mixed
+        """What the scorers add to the log-probabilities of the replies that follow, (N, K)."""
+        found = asked(self.readers, list(self.markers), contexts)
+        if self.mix is not None:
+            return self.mix.scores(found)
+        scores: Floats = self.config.weight * np.mean(found, axis=0)
+        return scores
 
     def _gold(self, name: str, label: str | None) -> str:
         if label is None:
@@ -124,6 +131,15 @@ class PlanSetting:
         """What a trace keeps of a choice: label -> probability, four digits."""
         rounded = np.round(np.asarray(probabilities), 4).tolist()
         return {"probabilities": {self.label_set: dict(zip(self.markers, rounded, strict=True))}}
+
+
+def asked(readers: Sequence[LabelModel], labels: Sequence[str], contexts: Sequence[Conversation]) -> Floats:
+    """Log-probabilities that scorers of the next label give, (scorers, N, K), columns in the order of `labels`."""
+    found = np.empty((len(readers), len(contexts), len(labels)))
+    for k, reader in enumerate(readers):
+        order = [reader.labels.index(label) for label in labels]
+        found[k] = np.log(np.maximum(reader.next_probabilities(contexts)[:, order], 1e-12))
+    return found
 
 
 def settle_plan(spec: str | PlanConfig | None, fmt: Format) -> PlanSetting | None:
@@ -143,11 +159,26 @@ def settle_plan(spec: str | PlanConfig | None, fmt: Format) -> PlanSetting | Non
     label_set, markers = fmt.plan_marks
     if config.choose not in (*MODES, *markers):
         raise unknown("plan", config.choose, [*MODES, *markers])
-    readers = tuple(classify.load(path) for path in config.ask)
-    for path, reader in zip(config.ask, readers, strict=True):
+    if config.mix is not None and config.ask:
+        raise ConfigError("A plan takes either 'ask' with 'weight' or 'mix', which names its own scorers; drop one.")
+    mix, paths = load_mix(config.mix) if config.mix is not None else (None, tuple(config.ask))
+    readers = ask_readers(paths, label_set)
+    if mix is not None:
+        mix.check(label_set, tuple(markers), tuple(r.fingerprint for r in readers), str(config.mix))
+    return PlanSetting(config=config, label_set=label_set, markers=markers, readers=readers, mix=mix)
+
+
+def ask_readers(paths: Sequence[str], label_set: str) -> tuple[LabelModel, ...]:
+    """Scorers of the next label.
+
+    Raises:
+        ConfigError: one is of another label set, or judges the turn that it is shown.
+    """
+    readers = tuple(classify.load(path) for path in paths)
+    for path, reader in zip(paths, readers, strict=True):
         if reader.label_set != label_set or not reader.predicts_next:
             raise ConfigError(
                 f"plan.ask needs scorers of '{label_set}' with target: next, but '{path}' is one of "
                 f"'{reader.label_set}' with target: {'next' if reader.predicts_next else 'this'}."
             )
-    return PlanSetting(config=config, label_set=label_set, markers=markers, readers=readers)
+    return readers

@@ -47,14 +47,14 @@ FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "similarity": (
         ("bertscore", "bertscore_bf16", "bertscore_precision", "bertscore_recall"),
-        ("similarity",),
+        ("similarity", "embedding_average", "embedding_greedy", "embedding_extrema"),
     ),
     "likelihood": (("ppl_token", "ppl_word", "ppl_byte", "bits_per_character"), ("ppl_plan",)),
     "diversity": (
         ("distinct2", "distinct2_published", "distinct2_per1000", "distinct1",
          "distinct1_published", "distinct1_per1000"),
     ),
-    "form": (("length",), ("reference_length",), ("copy_rate",), ("repetition",)),
+    "form": (("length",), ("reference_length",), ("copy_rate",), ("repetition",), ("proactivity",)),
 }  # fmt: skip
 """Group -> families of metrics; a metric that no family names stands under "Other scores", as its own family.
 

@@ -24,7 +24,7 @@ from heedful.settings import Settings, apply_overrides, check
 class SuiteSystem(SystemConfig):
     """A system of a suite."""
 
-    make: str = Field(description="the command that makes its run")
+    make: str | None = Field(default=None, description="the command that makes its run; null: nothing is to be made")
 
 
 class Suite(Settings):
@@ -91,9 +91,9 @@ def study_of(
                 f"The system '{key}' needs {gone[0]}, which is not there. Make it with: {there[key].make}; name "
                 f"another run with --run {key}=FOLDER; or leave it out with --systems."
             )
-    if not chosen:
-        first = next(iter(suite.systems.values()))
-        raise ConfigError(f"Not one run of the suite '{name}' is here. Begin with: {first.make}")
+    if not systems and not any(there[key].make for key in chosen):
+        first = next(spec.make for spec in suite.systems.values() if spec.make)
+        raise ConfigError(f"Not one run of the suite '{name}' is here. Begin with: {first}")
     values = {
         "output_dir": f"runs/compare-{name}",
         **suite.study,
@@ -113,6 +113,8 @@ def _asks(spec: SuiteSystem) -> bool:
 
 
 def _missing(spec: SuiteSystem) -> list[str]:
-    """Folders that a system needs and that are not there."""
-    asked = [] if spec.plan is None or isinstance(spec.plan, str) else spec.plan.ask
-    return [path for path in (spec.model_name_or_path, *asked) if not Path(path).expanduser().is_dir()]
+    """Folders that a system needs and that are not there; a model's name is no folder."""
+    plan = None if isinstance(spec.plan, str) else spec.plan
+    asked = [] if plan is None else [*plan.ask, *([plan.mix] if plan.mix else [])]
+    folders = [path for path in (spec.model_name_or_path, *asked) if path.startswith(("runs/", ".", "/", "~"))]
+    return [path for path in folders if not Path(path).expanduser().is_dir()]

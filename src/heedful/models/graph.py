@@ -48,6 +48,7 @@ class GraphShape:
         adapters: how many blocks the memory is read after, spread evenly, the last one included.
         context: most tokens of a conversation in a graph.
         global_node, local_node: whether they are there.
+        pooling: how a text becomes a node: the maximum of its states, number by number (Eq. 2 and 3), or their mean.
         problems: classes of the monitor; empty without one.
     """
 
@@ -63,6 +64,7 @@ class GraphShape:
     global_node: bool = True
     local_node: bool = True
     problems: tuple[str, ...] = ()
+    pooling: str = "max"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -154,11 +156,37 @@ class Graph(nn.Module):
         for name, key in (("global", "cause"), ("local", "intention")):
             if name in self.project:
                 path = batch[f"{key}_path"]
-                states = texts[path.clamp(min=0)].masked_fill((path < 0)[..., None], -torch.inf)
-                found.append(self.project[name](states.amax(1))[batch[key]])
+                found.append(self.project[name](self._pool(texts[path.clamp(min=0)], path < 0))[batch[key]])
         if not found:
             return texts.new_zeros(len(batch["cause"]), 0, self.shape.width)
         return torch.stack(found, dim=1)
+
+    def _pool(self, states: Tensor, filling: Tensor) -> Tensor:
+        """[n, L, d] -> [n, d]."""
+        if self.shape.pooling == "mean":
+            states = states.masked_fill(filling[..., None], 0.0)
+            return states.sum(1) / (~filling).sum(1, keepdim=True).clamp(min=1)
+        return states.masked_fill(filling[..., None], -torch.inf).amax(1)
+
+    def pooled(self, model: Any, texts: Sequence[Sequence[int]]) -> Tensor:
+        """[n, d]: what is pooled of texts (token ids, the opening one first and not pooled), before its projection."""
+        device = next(model.parameters()).device
+        length = max(len(ids) for ids in texts)
+        ids = torch.tensor([[*text, *([text[-1]] * (length - len(text)))] for text in texts], device=device)
+        places = torch.arange(length, device=device).expand(len(texts), -1)
+        states = _states(model, {"text_ids": ids, "text_places": places}, "text", None)
+        filling = places >= torch.tensor([len(text) for text in texts], device=device)[:, None]
+        return self._pool(states[:, 1:].float(), filling[:, 1:])
+
+    def said_of_cause(self, pooled: Tensor) -> Tensor:
+        """Logits [n, classes] of the monitor for causes alone: a graph whose one node is the global one."""
+        if self.monitor is None:
+            raise ConfigError("This graph was trained without a monitor; train with graph.monitor above 0.")
+        node = self.project["global"](pooled)
+        for layer in self.layers:
+            node = layer.alone(node)
+        found: Tensor = self.monitor(self.feed["global"](node) if self.shape.layers else node)
+        return found
 
     def _links(self, valid: Tensor, local: Tensor) -> Tensor:
         """[n, P, E]: the global node sees all tokens, the local one those of the seeker's last utterance."""

@@ -105,6 +105,10 @@ class GraphAttention(nn.Module):
             kept.append((weights, end_weights))
         return self._after(tokens, mixed), self._after(ends, end_mixed)
 
+    def alone(self, node: Tensor) -> Tensor:
+        """[n, d] -> [n, d]: a node that sees nobody but itself."""
+        return self._after(node, self.value(node))
+
     def _token_weights(self, looks: Tensor, seen: Tensor, end_seen: Tensor, edges: Edges) -> Tensor:
         looks = looks.view(len(looks), -1, BLOCK, self.heads).transpose(2, 3)[..., None]
         near = looks + blocks(seen, edges.radius)[:, :, :, None]

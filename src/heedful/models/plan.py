@@ -35,24 +35,24 @@ class PlanRule:
         marks: label -> token id, in the order of the label set; K of them.
         choose: `argmax` takes the most probable label, `sample` draws, `given` takes what `given` says.
         given: sample id -> label: the gold one (Oracle), or one that somebody forces.
-        others: sample id -> probabilities (K,) of another predictor.
-        weight: of `others`: log p = (1 - weight) log p_model + weight log p_others, renormalised.
+        own, others: log p = own * log p_model + others[sample id] (K,), renormalised; nothing is added where no other
+            predictor has said anything, and the model stands alone there.
         temperature, top_p: of `sample`; the released code of ESConv draws at 1.0 and 0.9.
     """
 
     marks: Mapping[str, int]
     choose: Choose = "argmax"
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
+    own: float = 1.0
     others: Mapping[str, Floats] = field(default_factory=dict, repr=False)
-    weight: float = 0.5
     temperature: float = 1.0
     top_p: float = 0.9
 
     def __post_init__(self) -> None:
         if len(self.marks) < 2 or len(set(self.marks.values())) < len(self.marks):
             raise ConfigError("A plan is chosen among at least two labels with tokens of their own.")
-        if not 0 <= self.weight <= 1 or self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise ConfigError("A plan needs 0 <= weight <= 1, temperature > 0 and 0 < top_p <= 1.")
+        if self.own < 0 or self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise ConfigError("A plan needs own >= 0, temperature > 0 and 0 < top_p <= 1.")
 
     def probabilities(self, logits: Floats, name: str) -> Floats:
         """What is known of the labels at one place, (K,), sums to 1.
@@ -62,9 +62,8 @@ class PlanRule:
             name: the sample's id.
         """
         own = _log_softmax(logits)
-        if name in self.others and self.weight:
-            other = np.log(np.maximum(self.others[name], 1e-12))
-            own = _log_softmax((1 - self.weight) * own + self.weight * other)
+        if name in self.others:
+            own = _log_softmax(self.own * own + self.others[name])
         found: Floats = np.exp(own)
         return found
 

@@ -110,6 +110,10 @@ class GraphConfig(Settings):
     global_node: bool = True
     local_node: bool = True
     monitor: float = Field(default=0.5, ge=0, lt=1, description="weight of the problem type's loss; 0: no monitor")
+    pooling: Literal["max", "mean"] = Field(default="max", description="how a text becomes a node; the paper: max")
+    monitor_warmup_epochs: int = Field(
+        default=0, ge=0, description="passes over the causes alone that teach the monitor before the first step"
+    )
     problem_set: str = Field(default="esconv_problem", description="label set of the monitor's classes")
     learning_rate: float = Field(default=3e-4, gt=0, description="of the graph; learning_rate is the model's")
 
@@ -117,6 +121,8 @@ class GraphConfig(Settings):
     def _monitor_needs_its_node(self) -> GraphConfig:
         if self.monitor and not self.global_node:
             raise ValueError("the monitor reads the global node; with global_node: false set monitor: 0")
+        if self.monitor_warmup_epochs and not self.monitor:
+            raise ValueError("monitor_warmup_epochs teach a monitor; with monitor: 0 leave them at 0")
         return self
 
 

@@ -130,6 +130,8 @@ def graph_for(
                 "same settings, or start from a run without a graph."
             )
         graph.load_state_dict(causal.graph.state_dict())
+    elif settings.monitor_warmup_epochs:
+        warm_up(graph, causal, guides, settings, seed=config.seed)
     setattr(causal.model, PART, graph)
     return GraphPart(
         graph=graph, config=settings, train=train.trees, held=evaluation.trees if evaluation else [],
@@ -137,9 +139,32 @@ def graph_for(
     )  # fmt: skip
 
 
+def warm_up(graph: Graph, causal: CausalModel, guides: Sequence[Guide], settings: GraphConfig, *, seed: int) -> None:
+    """Teach the monitor on the causes alone, before the graph sees a conversation.
+
+    A situation is one label for a whole conversation, so an epoch of conversations has a label for every thousand
+    words, and a short training leaves the monitor guessing. The causes are read once, by the model as it is.
+    """
+    known = {(g.cause, name) for g in guides if (name := _problem(g, settings.problem_set)) is not None}
+    pairs = sorted(known, key=lambda pair: (len(pair[0]), pair))
+    with torch.no_grad():
+        parts = [graph.pooled(causal.model, [ids for ids, _ in pairs[i : i + 32]]) for i in range(0, len(pairs), 32)]
+    causes = torch.cat(parts)
+    gold = torch.tensor([graph.shape.problems.index(name) for _, name in pairs], device=causes.device)
+    optimiser = torch.optim.AdamW(graph.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(settings.monitor_warmup_epochs):
+            for at in torch.randperm(len(gold)).to(gold.device).split(8):
+                optimiser.zero_grad()
+                torch.nn.functional.cross_entropy(graph.said_of_cause(causes[at]), gold[at]).backward()
+                optimiser.step()
+    graph.zero_grad()
+
+
 def _shape(settings: GraphConfig, causal: CausalModel, problems: tuple[str, ...]) -> GraphShape:
     names = (
-        "layers", "heads", "radius", "slope", "dropout", "adapters", "context", "global_node", "local_node",
+        "layers", "heads", "radius", "slope", "dropout", "adapters", "context", "global_node", "local_node", "pooling",
     )  # fmt: skip
     return shape_for(causal.model, problems=problems, **{name: getattr(settings, name) for name in names})
 
