@@ -78,9 +78,10 @@ class RunSeeker:
         model, fmt = self._model, self._format
         limit = min(int(self._settings.get("max_length") or 1024), model.max_length)
         samples = [
+            # Contexts of one talk share most of their words, which are read once.
             prompt_only(
                 str(i),
-                str(i),
+                context.id,
                 len(context),
                 fmt.inference(context, model.tokenizer, max_length=limit, new_tokens=self.decoding.max_new_tokens),
             )

@@ -1,4 +1,4 @@
-"""`heedful eval`: run, study, floors, list, view, compare."""
+"""`heedful eval`: run, study, floors, support, steer, list, view, compare."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.table import Table
 
 from heedful.cli.floors import floors_command
 from heedful.cli.output import Progress, number
+from heedful.cli.steer import steer_command
+from heedful.cli.support import support_command
 from heedful.errors import ConfigError, NotFoundError
 from heedful.evaluation import suites
 from heedful.evaluation.compare import compare_folders, read_summary
@@ -39,6 +41,8 @@ def eval_group() -> None:
 
 
 eval_group.add_command(floors_command)
+eval_group.add_command(support_command)
+eval_group.add_command(steer_command)
 
 
 @eval_group.command(name="run")

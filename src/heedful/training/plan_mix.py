@@ -34,6 +34,7 @@ from heedful.models.plan import Floats, PlanRule
 from heedful.scoring.base import Rows
 from heedful.scoring.intervals import interval
 from heedful.scoring.metrics.classification import ACCURACY, MACRO_F1, WEIGHTED_F1
+from heedful.scoring.text import needs_eval
 from heedful.settings import Settings, read_yaml, write_yaml
 from heedful.training.methods import Method, Run, Say
 from heedful.training.shared import is_main, versions
@@ -234,8 +235,7 @@ def fitted(found: Opinions, *, class_weight: str, l2: float, rows: npt.NDArray[n
     Args:
         rows: which replies to learn from; all if None.
     """
-    from scipy.optimize import minimize
-
+    optimize = needs_eval("scipy.optimize")
     at = np.arange(len(found.gold)) if rows is None else rows
     members, gold = found.members()[:, at], found.gold[at]
     m, n, k = members.shape
@@ -258,7 +258,7 @@ def fitted(found: Opinions, *, class_weight: str, l2: float, rows: npt.NDArray[n
 
     start = np.concatenate([np.full(m, 1 / m), np.zeros(k)])
     limits = [(0.0, None)] * m + [(None, None)] * k
-    best: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
+    best: Floats = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
     return PlanMix(
         label_set=found.label_set, labels=found.labels, own=float(best[0]), scorers=found.fingerprints,
         weights=tuple(best[1:m].tolist()), bias=tuple((best[m:] - best[m:].mean()).tolist()),

@@ -1,0 +1,63 @@
+"""`heedful eval steer`: whether a forced plan changes the reply."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from heedful.cli.output import Progress, number
+from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.steer import DECODING, steer
+from heedful.settings import apply_overrides, check
+
+
+@click.command(name="steer")
+@click.argument("model")
+@click.argument("overrides", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def steer_command(model: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Force each strategy at the same places and say how much the greedy reply changes. MODEL is a run that writes a
+    strategy first.
+
+    \b
+    heedful eval steer runs/esconv-joint/joint max_conversations=20
+    """
+    values = {"model_name_or_path": model, "decoding": dict(DECODING)}
+    settings = check(EvalConfig, apply_overrides(values, overrides), where="eval steer")
+    progress = Progress()
+    done = steer(settings, say=progress.say, command=shlex.join(["heedful", *sys.argv[1:]]))
+    progress.close()
+    if as_json:
+        click.echo(json.dumps(done.summary))
+        return
+    show(done.summary)
+    click.echo(f"numbers: {done.folder / 'steer.json'}")
+
+
+def show(summary: Mapping[str, Any]) -> None:
+    """One row per label against the model's own choice, and all pairs of labels below."""
+    table = Table(
+        title=f"{summary['replies']:,} greedy replies of {summary['conversations']:,} dialogues under each label",
+        title_justify="left",
+    )
+    table.add_column("forced")
+    table.add_column("differ by more than half, %", justify="right")
+    table.add_column("mean difference, %", justify="right")
+    rows = {**summary["against_own"], "any label against any other": summary["all_pairs"]}
+    for name, found in rows.items():
+        table.add_row(escape(name), _cell(found["changed"]), _cell(found["difference"]))
+    Console(width=max(Console().width, 110)).print(table)
+    click.echo("Rows of one label compare with the model's own choice, which is that label at some places.")
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    ends = "" if found["low"] is None else f" [dim]{number(found['low'], 1)}–{number(found['high'], 1)}[/dim]"
+    return f"{number(found['value'], 1)}{ends}"

@@ -1,0 +1,129 @@
+"""Does a forced plan change the reply? Greedy replies of one model under every label, at the same places.
+
+A model can name a strategy and then write what it would have written anyway. Greedy decoding leaves the label as the
+only difference between two replies, so what differs comes from it. esconv.md asks that at least 60 % of the outputs
+differ by more than half of their tokens once the label is another one.
+
+    difference of two replies = 1 - |longest common subsequence| / |the longer one|, in lower-cased tokens
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heedful import corpora
+from heedful.agents.plan import settle_plan
+from heedful.errors import ConfigError
+from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.run import settle, write_json
+from heedful.evaluation.study import Say
+from heedful.models.causal import add_markers, load
+from heedful.models.generate import generate
+from heedful.models.plan import PlanRule
+from heedful.models.talk import unwritable
+from heedful.scoring.base import Result
+from heedful.scoring.intervals import interval
+from heedful.scoring.text import lcs_length, published_tokens
+
+HALF = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering:
+    """What forcing labels changed; `summary` holds no words."""
+
+    folder: Path
+    summary: dict[str, Any] = field(repr=False)
+
+
+DECODING: dict[str, Any] = {"max_new_tokens": 64, "min_new_tokens": 8, "no_repeat_ngram_size": 3}
+"""Greedy: nothing but the label may differ."""
+
+
+def steer(config: EvalConfig, *, command: str = "", say: Say = lambda text: None) -> Steering:
+    """Write replies under the model's own choice and under each label, and compare them.
+
+    Raises:
+        ConfigError: the model writes no plan, or the decoding draws.
+    """
+    setting = settle(config)
+    plan = settle_plan("argmax", setting.fmt)
+    if plan is None or config.decoding.do_sample:
+        raise ConfigError("Two drawn replies differ without any label; leave decoding.do_sample at false.")
+    causal = load(config.model_name_or_path, dtype=config.dtype)
+    add_markers(causal, setting.fmt.markers)
+    talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)[: config.max_conversations]
+    prepared = [setting.fmt.prepare(conv) for conv in setting.planners.plan(talks)]
+    samples = [
+        sample
+        for conv in prepared
+        for sample in setting.fmt.samples(
+            conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep, overlong=setting.overlong
+        )
+    ]
+    own = plan.rule(causal.tokenizer.get_vocab(), {})
+    decoding, banned = config.decoding.decoding(config.seed), unwritable(setting.fmt, causal.tokenizer)
+    written: dict[str, dict[str, list[str]]] = {}
+    for name in ("own choice", *plan.markers):
+        rule = own if name == "own choice" else _forced(own, name, [s.id for s in samples])
+        found: dict[str, list[str]] = {}
+        for batch in generate(causal, samples, decoding, branches=config.branches, banned=banned, plan=rule):
+            for made in batch:
+                text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
+                found[made.id] = published_tokens(setting.fmt.parse(text, causal.tokenizer).text.lower())
+        written[name] = found
+        say(f"{name}: {len(found):,} replies")
+    clusters = np.unique([s.conversation_id for s in samples], return_inverse=True)[1]
+    summary = {
+        "kind": "steer",
+        "command": command,
+        "model": config.model_name_or_path,
+        "dataset": setting.dataset,
+        "split": config.split,
+        "conversations": len(talks),
+        "replies": len(samples),
+        "labels": list(plan.markers),
+        "all_pairs": _compared(written, list(itertools.combinations(plan.markers, 2)), clusters),
+        "against_own": {name: _compared(written, [("own choice", name)], clusters) for name in plan.markers},
+    }
+    folder = setting.folder.with_name(f"{setting.folder.name}-steer")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "steer.json", summary)
+    return Steering(folder=folder, summary=summary)
+
+
+def _forced(rule: PlanRule, label: str, names: Sequence[str]) -> PlanRule:
+    return replace(rule, choose="given", given=dict.fromkeys(names, label))
+
+
+def _compared(
+    written: Mapping[str, Mapping[str, Sequence[str]]], pairs: Sequence[tuple[str, str]], clusters: Any
+) -> dict[str, Any]:
+    """Mean difference, and the share of replies that differ by more than half; times 100, intervals over dialogues.
+
+    Over several pairs a place counts with its mean.
+    """
+    names = list(next(iter(written.values())))
+    apart = np.array([[difference(written[a][n], written[b][n]) for n in names] for a, b in pairs])
+    out: dict[str, Any] = {"pairs": len(pairs), "n": len(names)}
+    for key, values in (("difference", apart.mean(axis=0)), ("changed", (apart > HALF).mean(axis=0))):
+        result = Result.mean(values, scale=100.0)
+        low, high = interval(result, clusters) or (None, None)
+        out[key] = {"value": result.value, "low": low, "high": high}
+    return out
+
+
+def difference(a: Sequence[str], b: Sequence[str]) -> float:
+    """1 - |LCS| / |the longer one|, 0 for two empty replies."""
+    longest = max(len(a), len(b))
+    if not longest:
+        return 0.0
+    known: dict[str, int] = {}
+    one, two = ([known.setdefault(token, len(known)) for token in side] for side in (a, b))
+    return 1.0 - lcs_length(one, two) / longest
