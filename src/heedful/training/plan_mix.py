@@ -30,6 +30,9 @@ from heedful.classify.calibration import calibration_error
 from heedful.classify.fit import ClassWeight
 from heedful.errors import ConfigError, DataError, UserError
 from heedful.formats import Format
+from heedful.models.causal import add_markers, load
+from heedful.models.decoding import Decoding
+from heedful.models.generate import generate
 from heedful.models.plan import Floats, PlanRule
 from heedful.scoring.base import Rows
 from heedful.scoring.intervals import interval
@@ -198,10 +201,6 @@ def _own(
     say: Say,
 ) -> Floats:
     """(N, K) log-probabilities of the model, read where it decides, one word into the reply."""
-    from heedful.models.causal import add_markers, load
-    from heedful.models.decoding import Decoding
-    from heedful.models.generate import generate
-
     causal = load(config.model_name_or_path, dtype=config.dtype)
     add_markers(causal, fmt.markers)
     vocabulary = causal.tokenizer.get_vocab()
