@@ -21,6 +21,7 @@ from heedful.evaluation import baselines as baselines_module
 from heedful.evaluation.baselines import BASELINES, Place, places
 from heedful.evaluation.compare import NO_CONTEXTS, compare_folders, read_summary
 from heedful.evaluation.perplexity import difference, results, table
+from heedful.evaluation.run import hash_of, input_hash
 from heedful.evaluation.traces import Records, read_records
 from heedful.models.forward import SampleLoss
 from heedful.scoring import Rows, score
@@ -348,3 +349,12 @@ def test_every_table_entry_is_there() -> None:
         assert (BASELINES.get(name).__doc__ or "").strip()
     for name in formats.FORMATS.names():
         assert formats.make(name).name == name
+
+
+def test_another_situation_is_another_input_and_the_same_turns() -> None:
+    talk = conversation("Hi.", "Yes?", "Noise.", "I see.", situation="It is loud.")
+    other = replace(talk, situation="It is cold.")
+    plain = replace(talk, situation=None)
+    assert hash_of([talk]) == hash_of([other]) == hash_of([plain])
+    assert len({input_hash([c]) for c in (talk, other, plain)}) == 3
+    assert input_hash([plain]) == hash_of([plain])

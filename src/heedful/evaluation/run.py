@@ -132,7 +132,7 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
     data_hash = hash_of(prepared)
     # Baselines take seconds, so whatever is missing for them is said before hours of generation.
     floors = make_baselines(setting, where, data_hash, say)
-    systems = _models(setting, conversations, where, data_hash, say) + floors
+    systems = _models(setting, conversations, where, input_hash(prepared), say) + floors
     where, systems, note = _common(where, systems)
     say("scores")
     summary = summarise(
@@ -187,7 +187,7 @@ def sources_of(prepared: Sequence[Conversation], where: Sequence[Place]) -> dict
 
 
 def hash_of(prepared: Sequence[Conversation]) -> str:
-    """Sixteen hex digits over all that a prompt may hold: another word anywhere in a talk is other data."""
+    """Sixteen hex digits over the turns, their labels and sources: another word anywhere in a talk is other data."""
     digest = hashlib.sha256()
     for conv in prepared:
         digest.update(f"{conv.id}\x1e".encode())
@@ -197,6 +197,14 @@ def hash_of(prepared: Sequence[Conversation]) -> str:
             if turn.sources:
                 digest.update(json.dumps(turn.sources, sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def input_hash(prepared: Sequence[Conversation]) -> str:
+    """`hash_of`, with what else a format may read: the situation and the problem from before the talk."""
+    before = [[conv.situation, conv.problem_type] for conv in prepared]
+    if not any(any(found) for found in before):
+        return hash_of(prepared)
+    return hashlib.sha256(json.dumps([hash_of(prepared), before]).encode("utf-8")).hexdigest()[:16]
 
 
 def corpus_facts(setting: Setting, conversations: int, targets: int, data_hash: str) -> dict[str, Any]:

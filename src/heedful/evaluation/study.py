@@ -43,6 +43,7 @@ from heedful.evaluation.run import (
     corpus_facts,
     hash_of,
     header_of,
+    input_hash,
     likelihoods,
     load_split,
     make_baselines,
@@ -172,7 +173,7 @@ def _write(plan: Plan, seen: Mapping[str, View], made: _Made, say: Say) -> None:
 def _write_system(entry: Entry, causal: CausalModel, plan: Plan, view: View, made: _Made, say: Say) -> None:
     setting = _in(plan, entry.setting)
     samples = samples_of(causal, setting, view.shown, view.where)
-    header = header_of(entry.name, causal, setting, hash_of(view.shown))
+    header = header_of(entry.name, causal, setting, input_hash(view.shown))
     if any(sample.plan for sample in samples):
         made.planned.add(entry.name)
     if plan.config.perplexity:
