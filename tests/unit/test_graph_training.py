@@ -18,6 +18,7 @@ import numpy as np
 from safetensors.torch import load_file
 from training_kit import Bench, assert_same_run, losses, metrics
 
+from conftest import Call
 from heedful import corpora, formats, taxonomy
 from heedful.errors import ConfigError, DataError, UserError
 from heedful.evaluation import EvalConfig, evaluate
@@ -28,10 +29,10 @@ from heedful.models.generate import generate
 from heedful.models.gguf import merged_copy
 from heedful.models.graph_view import attention
 from heedful.models.talk import Talk
+from heedful.scoring.problem_type import figures
 from heedful.training import Run, train
 from heedful.training.config import TrainConfig
 from heedful.training.data import prepare
-from heedful.training.graph import figures
 from heedful.training.methods import configured
 from heedful.types import Conversation
 
@@ -135,6 +136,25 @@ def test_a_loaded_run_is_the_trained_one(run: Run, bench: Bench) -> None:
     bare = load(str(run.folder), adapter=False)
     assert bare.graph is None
     assert fingerprint(causal) != fingerprint(replace(causal, graph=None)) != fingerprint(bare)
+
+
+def test_the_monitor_is_asked_with_the_situation_and_without_it(
+    run: Run, bench: Bench, tmp_path: Path, call: Call
+) -> None:
+    where = f"output_dir={tmp_path / 'e'}"
+    code, out, _ = call("eval", "monitor", str(run.folder), "split=valid", where, "--json")
+    assert code == 0
+    found = json.loads(out)["causes"]
+    trained = run.summary["graph"]["monitor"]["rows"]
+    for row in ("monitor", "majority"):  # the figures of the end of training, which read the situation
+        assert found["situation"]["rows"][row]["accuracy"]["value"] == pytest.approx(trained[row]["accuracy"]["value"])
+    assert found["history"]["rows"]["monitor"]["accuracy"]["value"] < 100
+    code, out, _ = call("eval", "monitor", str(run.folder), "split=valid", where)
+    assert "situation (oracle)" in out
+    assert "most frequent type" in out
+    plain = bench.run("plain", format="chat", max_steps=1)
+    code, _, err = call("eval", "monitor", str(plain.folder), "split=valid")
+    assert (code, "has no monitor" in err) == (2, True)
 
 
 def test_evaluation_writes_with_the_graph(run: Run, bench: Bench, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`heedful eval`: run, study, floors, support, steer, list, view, compare."""
+"""`heedful eval`: run, study, floors, support, steer, monitor, list, view, compare."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from heedful.cli.floors import floors_command
+from heedful.cli.monitor import monitor_command
 from heedful.cli.output import Progress, number
 from heedful.cli.steer import steer_command
 from heedful.cli.support import support_command
@@ -43,6 +44,7 @@ def eval_group() -> None:
 eval_group.add_command(floors_command)
 eval_group.add_command(support_command)
 eval_group.add_command(steer_command)
+eval_group.add_command(monitor_command)
 
 
 @eval_group.command(name="run")

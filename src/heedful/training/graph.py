@@ -6,8 +6,7 @@ traps). So its figures never stand without the most frequent type, and say nothi
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,8 @@ from heedful.errors import ConfigError, DataError
 from heedful.formats import Guide, TokenTree
 from heedful.models.causal import CausalModel
 from heedful.models.graph import Graph, GraphShape, new_graph, shape_for
-from heedful.models.graph_layout import Layout, guide_of
-from heedful.scoring.base import Rows
-from heedful.scoring.intervals import interval
-from heedful.scoring.metrics.classification import ACCURACY, MACRO_F1, per_class_recall
+from heedful.models.graph_layout import guide_of
+from heedful.scoring.problem_type import figures, majority, problem_of, told_problems
 from heedful.training.config import GraphConfig, TrainConfig
 from heedful.training.data import Prepared
 
@@ -51,7 +48,7 @@ class GraphPart:
 
     def problem(self, guide: Guide) -> int:
         """Number of a reply's problem type, -1 where nobody knows it or there is no monitor."""
-        name = _problem(guide, self.config.problem_set) if self.graph.shape.problems else None
+        name = problem_of(guide, self.config.problem_set) if self.graph.shape.problems else None
         return -1 if name is None else self.graph.shape.problems.index(name)
 
     def losses(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,7 +113,7 @@ def graph_for(
         return None
     guides = [guide_of(g, name) for t in train.trees for g, name in zip(t.guides, t.samples, strict=True)]
     problems = taxonomy.get(settings.problem_set).names if settings.monitor else ()
-    if problems and not any(_problem(g, settings.problem_set) for g in guides):
+    if problems and not any(problem_of(g, settings.problem_set) for g in guides):
         raise DataError(
             f"No conversation in split {config.train_split} of '{config.dataset}' has a problem type of the set "
             f"'{settings.problem_set}', so the graph's monitor has nothing to learn; set graph.monitor: 0."
@@ -145,7 +142,7 @@ def warm_up(graph: Graph, causal: CausalModel, guides: Sequence[Guide], settings
     A situation is one label for a whole conversation, so an epoch of conversations has a label for every thousand
     words, and a short training leaves the monitor guessing. The causes are read once, by the model as it is.
     """
-    known = {(g.cause, name) for g in guides if (name := _problem(g, settings.problem_set)) is not None}
+    known = {(g.cause, name) for g in guides if (name := problem_of(g, settings.problem_set)) is not None}
     pairs = sorted(known, key=lambda pair: (len(pair[0]), pair))
     with torch.no_grad():
         parts = [graph.pooled(causal.model, [ids for ids, _ in pairs[i : i + 32]]) for i in range(0, len(pairs), 32)]
@@ -167,68 +164,3 @@ def _shape(settings: GraphConfig, causal: CausalModel, problems: tuple[str, ...]
         "layers", "heads", "radius", "slope", "dropout", "adapters", "context", "global_node", "local_node", "pooling",
     )  # fmt: skip
     return shape_for(causal.model, problems=problems, **{name: getattr(settings, name) for name in names})
-
-
-def _problem(guide: Guide, problem_set: str) -> str | None:
-    return taxonomy.get(problem_set).resolve(guide.problem) if guide.problem else None
-
-
-def majority(trees: Sequence[TokenTree], problem_set: str) -> str | None:
-    """The most frequent problem type of the replies in `trees`."""
-    guides = [g for tree in trees for g in tree.guides if g is not None]
-    counted = Counter(name for g in guides if (name := _problem(g, problem_set)) is not None)
-    return counted.most_common(1)[0][0] if counted else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """What the monitor says at one reply, and what is true."""
-
-    conversation: str
-    gold: str
-    predicted: str
-
-
-def told_problems(causal: CausalModel, trees: Sequence[TokenTree], problem_set: str) -> Iterator[Told]:
-    """The monitor's word at each reply whose problem type is known; the model is in evaluation mode."""
-    graph: Graph = causal.graph
-    for tree in sorted(trees, key=lambda t: -len(t)):
-        layout: Layout = graph.lay_out([tree], pad_id=causal.pad_id)
-        batch = {name: value.to(causal.device) for name, value in layout.tensors().items()}
-        with torch.no_grad():
-            found = graph.said(graph.open(causal.model, batch, None)).argmax(1).tolist()
-        for name, at in zip(layout.samples, layout.target.tolist(), strict=True):
-            gold = _problem(layout.guides[at], problem_set)
-            if gold is not None:
-                yield Told(conversation=name.rpartition("/")[0], gold=gold, predicted=graph.shape.problems[found[at]])
-
-
-def figures(told: Sequence[Told], *, labels: Sequence[str], most: str | None) -> dict[str, Any] | None:
-    """Accuracy and macro-F1 of the monitor beside always saying `most`, times 100, and how often each type is found.
-
-    Intervals of 95 % by bootstrap over conversations. None where no problem type is known.
-    """
-    if not told:
-        return None
-    gold, clusters = [t.gold for t in told], [t.conversation for t in told]
-    rows = {"monitor": [t.predicted for t in told]}
-    if most is not None:
-        rows["majority"] = [most] * len(told)
-    table = {}
-    for name, said in rows.items():
-        filled = Rows.of(gold=gold, predicted=said, clusters=clusters, labels=tuple(labels))
-        table[name] = {metric.name: _with_interval(metric, filled) for metric in (ACCURACY, MACRO_F1)}
-    own = Rows.of(gold=gold, predicted=rows["monitor"], clusters=clusters, labels=tuple(labels))
-    return {
-        "n": len(told),
-        "conversations": len(set(clusters)),
-        "labels": dict(Counter(gold)),
-        "rows": table,
-        "recall": {name: None if v is None else 100 * v for name, v in per_class_recall(own).items()},
-    }
-
-
-def _with_interval(metric: Any, rows: Rows) -> dict[str, float | None]:
-    result = metric.compute(rows)
-    low, high = interval(result, rows.cluster_index) or (None, None)
-    return {"value": result.value, "low": low, "high": high}
