@@ -14,7 +14,7 @@ from typing import Any
 
 from heedful.errors import ConfigError, shown
 from heedful.knowledge.commonsense import PROVIDERS, RELATIONS, Commonsense, Inferred, check_relations, make
-from heedful.safety import load_rules
+from heedful.safety import in_danger
 from heedful.types import Conversation, Turn
 
 PREFIX = "atomic."
@@ -91,8 +91,7 @@ class CommonsensePlanner:
 
 def _safe(conv: Conversation) -> list[bool]:
     """For each turn whether something is looked up for it: the help-seeker's, with no word of risk lately."""
-    rules = load_rules()
-    return [turn.role == "user" and not rules.disclosed(conv.turns[: i + 1]) for i, turn in enumerate(conv.turns)]
+    return [turn.role == "user" and not in_danger(conv.turns[: i + 1]) for i, turn in enumerate(conv.turns)]
 
 
 def _noted(turn: Turn, found: Inferred) -> Turn:

@@ -22,7 +22,7 @@ from heedful.knowledge.commonsense import RELATIONS
 from heedful.knowledge.index import METHODS, Index
 from heedful.knowledge.readers import Encoder
 from heedful.knowledge.triples import answer_kind, triples
-from heedful.safety import load_rules, load_screen
+from heedful.safety import in_danger, load_screen
 from heedful.types import Conversation, Turn
 
 FILTERED, RISK = "filtered", "risk"
@@ -178,19 +178,18 @@ def _fingerprint(name: str, planner: Any, index: Index) -> str:
     # Not where the index and its data lie: the same index elsewhere plans the same.
     left_out = {"index", "data", "encoder"}
     options = {f.name: getattr(planner, f.name) for f in fields(planner) if f.init and f.name not in left_out}
-    digest = hashlib.sha256(json.dumps([options, load_rules().version], sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([options, load_screen().hash], sort_keys=True).encode()).hexdigest()[:8]
     return f"{name}#{digest}({index.fingerprint})"
 
 
 def _plan(planner: _Lookup, conversations: Sequence[Conversation]) -> list[Conversation]:
-    rules = load_rules()
     due: list[list[Query | None]] = []
     for conv in conversations:
         origin = f"{conv.source}/{conv.id}"
         due.append(
             [
                 (_words(turn), origin)
-                if turn.role == "user" and turn.text.strip() and not rules.disclosed(conv.turns[: i + 1])
+                if turn.role == "user" and turn.text.strip() and not in_danger(conv.turns[: i + 1])
                 else None
                 for i, turn in enumerate(conv.turns)
             ]

@@ -110,8 +110,9 @@ class AtomicHead:
     def _written(self, keys: Sequence[_Key]) -> dict[_Key, _Tail]:
         causal, fmt, limit = _loaded(str(self._folder.resolve()), self.fingerprint)
         # The prompts of an utterance begin alike, so they are read as one tree.
+        talks = {utterance: str(i) for i, utterance in enumerate(dict.fromkeys(utterance for utterance, _ in keys))}
         samples = [
-            prompt_only(str(i), utterance, 1, _prompt(causal, fmt, limit, utterance, relation))
+            prompt_only(str(i), talks[utterance], 1, _prompt(causal, fmt, limit, utterance, relation))
             for i, (utterance, relation) in enumerate(keys)
         ]
         banned = unwritable(fmt, causal.tokenizer)

@@ -6,6 +6,6 @@ English, and nothing else: passing them is no proof of safety, and none of this 
 
 from heedful.safety.rules import Rule, Rules
 from heedful.safety.rules import load as load_rules
-from heedful.safety.screen import Screen, ScreenRule, load_screen
+from heedful.safety.screen import Screen, ScreenRule, in_danger, load_screen
 
-__all__ = ["Rule", "Rules", "Screen", "ScreenRule", "load_rules", "load_screen"]
+__all__ = ["Rule", "Rules", "Screen", "ScreenRule", "in_danger", "load_rules", "load_screen"]

@@ -22,6 +22,7 @@ from typing import Any
 from heedful.errors import ConfigError
 from heedful.safety.rules import Rules, load
 from heedful.safety.wording import Pattern, compiled, plain
+from heedful.types import Turn
 
 _FILES = ("screen.toml", "risk.toml")
 _KEYS = {"name", "title", "shown", "uses", "patterns", "blocks", "passes"}
@@ -66,6 +67,20 @@ class Screen:
         found = [_verdict(text, False) for text in texts] + [_verdict(text, True) for text in stories]
         first = min((at for at in found if at is not None), default=None)
         return None if first is None else self.rules[first].name
+
+
+DANGER = frozenset({"suicide", "self-harm", "means", "death-wish"})
+"""Rules that speak of danger to life, wherever their words stand."""
+
+
+def in_danger(said: Sequence[Turn]) -> bool:
+    """Whether a help-seeker's last turns speak of risk: by `risk.toml`, by a label, or by a word of the screen.
+
+    Wider than `Rules.disclosed`: it decides whether anything is looked up, and a miss costs more than a lookup.
+    """
+    rules, screen = load(), load_screen()
+    heard = [turn.text for turn in said if turn.role == "user"][-rules.window :]
+    return rules.disclosed(said) or any(screen.why(text) in DANGER for text in heard)
 
 
 @lru_cache(maxsize=1 << 16)
