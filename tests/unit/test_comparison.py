@@ -94,6 +94,22 @@ def test_pictures_are_files_and_the_same_numbers_draw_them_again(made: Compariso
     assert render(made.summary) == made.page.read_text("utf-8")
 
 
+def test_floors_are_of_the_places_that_systems_have(made: Comparison) -> None:
+    floors = made.summary["floors"]
+    assert floors["turns"] == made.summary["corpus"]["targets"]
+    assert floors["dialogues"] == 3
+
+
+def test_published_rows_stand_beside_the_suites_own_places_alone(runs: Path, tmp_path: Path) -> None:
+    toy = suite(runs, floors=None)
+    few = study_of(toy, "toy", ["oracle"], overrides=[f"output_dir={tmp_path / 'few'}", "max_conversations=1"])
+    assert compare(toy, few).summary["published"] == []
+    nothing = study_of(toy, "toy", ["oracle"], overrides=[f"output_dir={tmp_path / 'no'}", "split=null"])
+    with pytest.raises(ConfigError, match="name both, for instance split=test"):
+        compare(toy, nothing)
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_run_that_is_missing_is_named_with_the_command_that_makes_it(runs: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs runs/not-there.*heedful train recipes/gone\.yaml.*--run gone=FOLDER"):
         study_of(suite(runs), "toy", ["joint", "gone"])

@@ -112,6 +112,12 @@ def test_flagged_and_unmarked_nodes_go_with_their_edges(tmp_path: Path) -> None:
     assert [link.to for link in made.index.item("i1").links] == ["e1-i1", "t3"]
 
 
+@pytest.mark.parametrize("flags", [{"stressors": [{"id": "t1"}]}, {"stressors": 3}])
+def test_flags_of_another_form_are_one_sentence(tmp_path: Path, flags: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"self_harm_flagged_nodes.json: 'stressors' must be a list of ids"):
+        heal(tmp_path, flags=flags)
+
+
 def test_heal_without_its_flags_is_refused(tmp_path: Path) -> None:
     place = write_heal(tmp_path / "heal")
     (place / "self_harm_flagged_nodes.json").unlink()

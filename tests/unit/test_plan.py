@@ -159,6 +159,9 @@ def test_what_cannot_be_is_refused() -> None:
         settle_plan("argmin", make("strategy"))
     with pytest.raises(NotFoundError):
         settle_plan(PlanConfig(ask=["runs/nowhere"]), make("strategy"))
+    old = settle_plan("questions", make("strategy"))  # the spelling of the first release, and a small letter
+    assert old is not None
+    assert old.config.choose == "Question"
     setting = settle_plan("gold", make("strategy"))
     assert setting is not None
     assert setting.is_oracle

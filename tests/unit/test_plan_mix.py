@@ -14,18 +14,20 @@ torch = pytest.importorskip("torch")
 from heedful import taxonomy
 from heedful.agents.plan import PlanConfig, settle_plan
 from heedful.agents.plan_mix import load_mix
-from heedful.errors import ConfigError, DataError, NotFoundError
+from heedful.errors import ConfigError, DataError, LeakError, NotFoundError
+from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.run import settle
 from heedful.formats import make
 from heedful.models.causal import add_markers
 from heedful.settings import check
 from heedful.testing import tiny_model
 from heedful.training.methods import configured
-from heedful.training.plan_mix import MixConfig, Opinions, evaluated, fitted, probabilities
+from heedful.training.plan_mix import MixConfig, Opinions, evaluated, fitted, opinions, probabilities
 
 LABELS = ("a", "b", "c")
 
 
-def opinions(n: int = 600, *, seed: int = 0) -> Opinions:
+def made_up(n: int = 600, *, seed: int = 0) -> Opinions:
     """One member that knows something, one that guesses, and a frequent label."""
     draw = np.random.default_rng(seed)
     gold = draw.choice(3, size=n, p=[0.7, 0.2, 0.1])
@@ -53,7 +55,7 @@ def weighted_loss(found: Opinions, own: float, weight: float, bias: Any, power: 
 
 @pytest.mark.parametrize(("class_weight", "power"), [("none", 0.0), ("sqrt", 0.5), ("balanced", 1.0)])
 def test_no_step_away_from_the_fit_is_better(class_weight: str, power: float) -> None:
-    found = opinions()
+    found = made_up()
     mix = fitted(found, class_weight=class_weight, l2=1.0)
     bias = np.array(mix.bias)
     best = min(weighted_loss(found, mix.own, mix.weights[0], bias + c, power) for c in np.linspace(-0.5, 0.5, 101))
@@ -65,7 +67,7 @@ def test_no_step_away_from_the_fit_is_better(class_weight: str, power: float) ->
 
 
 def test_a_member_that_guesses_counts_for_nothing_and_weights_lift_rare_labels() -> None:
-    found = opinions()
+    found = made_up()
     plain, even = (fitted(found, class_weight=kind, l2=1.0) for kind in ("none", "balanced"))
     assert plain.own > 0.8
     assert plain.weights[0] < 0.1
@@ -75,7 +77,7 @@ def test_a_member_that_guesses_counts_for_nothing_and_weights_lift_rare_labels()
 
 
 def test_figures_are_of_dialogues_that_the_fit_did_not_see() -> None:
-    found = opinions(60)
+    found = made_up(60)
     lucky = Opinions(**{**vars(found), "own": np.log(np.full((60, 3), 1 / 3)), "others": found.others})
     scores = evaluated(lucky, MixConfig(model_name_or_path="m", ask=["s"], dataset="d", folds=3))
     assert set(scores) == {"model", "noise", "mean", "mix"}
@@ -102,6 +104,9 @@ def test_from_members_to_a_plan(tmp_path: Path) -> None:
     values = {**common, "method": "scorer", "features": "state", "context": 1, "output_dir": str(tmp_path / "state")}
     method, config = configured({**values, "max_train_conversations": 30})
     method.train(config)
+    seen = {**values, "train_split": "valid", "eval_split": None, "output_dir": str(tmp_path / "seen")}
+    method, config = configured(seen)
+    method.train(config)
     values = {
         "method": "mix", "model_name_or_path": str(tmp_path / "joint"), "ask": [str(tmp_path / "state")],
         "dataset": "commons", "dtype": "float32", "max_conversations": 8, "folds": 4,
@@ -114,9 +119,21 @@ def test_from_members_to_a_plan(tmp_path: Path) -> None:
     assert run.summary["evaluation"]["mix"]["macro_f1"]["value"] >= 0
     mix, paths = load_mix(str(run.folder))
     assert paths == (str(tmp_path / "state"),)
-    setting = settle_plan(PlanConfig(mix=str(run.folder)), make("strategy"))
+    joint = str(tmp_path / "joint")
+    setting = settle_plan(PlanConfig(mix=str(run.folder)), make("strategy"), model=joint)
     assert setting is not None
     assert setting.mix == mix
+    assert (mix.dataset, mix.split) == ("commons", "valid")
+    with pytest.raises(ConfigError, match="was fitted with another model than"):
+        settle_plan(PlanConfig(mix=str(run.folder)), make("strategy"), model=str(tmp_path / "state"))
+    own = {"model_name_or_path": joint, "dataset": "commons", "plan": {"mix": str(run.folder)}}
+    with pytest.raises(LeakError, match="asks 'mix', which learned from commons"):
+        settle(EvalConfig(**own, split="valid"))
+    with pytest.raises(LeakError, match=r"learned from commons \(train\)"):
+        settle(EvalConfig(**own, split="train"))
+    assert settle(EvalConfig(**own, split="test")).plan is not None
+    with pytest.raises(ConfigError, match="so it would be trusted too much"):
+        opinions(MixConfig(model_name_or_path=joint, ask=[str(tmp_path / "seen")], dataset="commons"))
     from heedful import corpora
 
     conv = make("strategy").prepare(corpora.load("commons", "test")[0])
@@ -135,10 +152,10 @@ def test_from_members_to_a_plan(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"had l2: 1\.0, and now it is 2\.0"):
         again[0].train(configured({**values, "resume_from_checkpoint": True, "l2": 2.0})[1])
     with pytest.raises(ConfigError, match="either 'ask' with 'weight' or 'mix'"):
-        settle_plan(PlanConfig(mix=str(run.folder), ask=["x"]), make("strategy"))
+        settle_plan(PlanConfig(mix=str(run.folder), ask=["x"]), make("strategy"), model=joint)
     with pytest.raises(NotFoundError, match="make one with method: mix"):
         settle_plan(PlanConfig(mix=str(tmp_path)), make("strategy"))
     broken = json.loads((run.folder / "mix.json").read_text("utf-8"))
     (run.folder / "mix.json").write_text(json.dumps({**broken, "scorers": ["other"]}), "utf-8")
     with pytest.raises(ConfigError, match="was fitted with other scorers"):
-        settle_plan(PlanConfig(mix=str(run.folder)), make("strategy"))
+        settle_plan(PlanConfig(mix=str(run.folder)), make("strategy"), model=joint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ pytest.importorskip("nltk")
 
 from conftest import Call
 from heedful import corpora
-from heedful.errors import NotFoundError
+from heedful.errors import DataError, NotFoundError
 from heedful.evaluation import support as module
 from heedful.evaluation.steer import difference
 from heedful.evaluation.study import study
@@ -123,6 +124,17 @@ def test_the_verb_prints_a_table_and_refuses_what_is_not_there(folder: Path, cal
     assert (code, "no system 'oracle'; it has own, asks" in err) == (2, True)
     with pytest.raises(NotFoundError, match="There is no study in"):
         support(tmp_path)
+
+
+def test_a_study_of_another_corpus_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    file = other / "traces" / "own.greedy.13.jsonl"
+    head, first, *rest = file.read_text("utf-8").splitlines()
+    changed = json.dumps({**json.loads(first), "reference": "Something else."})
+    file.write_text("\n".join([head, changed, *rest]) + "\n", "utf-8")
+    with pytest.raises(DataError, match="the corpus has another reply now than the study had"):
+        support(other)
 
 
 def test_difference_is_one_minus_the_common_part() -> None:

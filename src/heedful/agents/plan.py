@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from heedful import classify
+from heedful import classify, taxonomy
 from heedful.agents.plan_mix import PlanMix, load_mix
 from heedful.classify import LabelModel
 from heedful.errors import ConfigError, DataError, unknown
@@ -142,11 +142,14 @@ def asked(readers: Sequence[LabelModel], labels: Sequence[str], contexts: Sequen
     return found
 
 
-def settle_plan(spec: str | PlanConfig | None, fmt: Format) -> PlanSetting | None:
-    """Check a `plan:` against the format that it is for.
+def settle_plan(spec: str | PlanConfig | None, fmt: Format, *, model: str = "") -> PlanSetting | None:
+    """Check a `plan:` against the format that it is for. Labels may be spelt in any way that their set knows.
+
+    Args:
+        model: whose plans they are, which a mix must have been fitted with.
 
     Raises:
-        ConfigError: the format writes no plan of one marker, or there is no such mode or label.
+        ConfigError: the format writes no plan of one marker, there is no such mode or label, or a mix of another model.
     """
     if spec is None:
         return None
@@ -157,6 +160,9 @@ def settle_plan(spec: str | PlanConfig | None, fmt: Format) -> PlanSetting | Non
             f"this one is '{fmt.name}'; leave plan out."
         )
     label_set, markers = fmt.plan_marks
+    label = taxonomy.get(label_set).resolve(config.choose)
+    if config.choose not in MODES and label in markers:
+        config = config.model_copy(update={"choose": label})
     if config.choose not in (*MODES, *markers):
         raise unknown("plan", config.choose, [*MODES, *markers])
     if config.mix is not None and config.ask:
@@ -164,7 +170,8 @@ def settle_plan(spec: str | PlanConfig | None, fmt: Format) -> PlanSetting | Non
     mix, paths = load_mix(config.mix) if config.mix is not None else (None, tuple(config.ask))
     readers = ask_readers(paths, label_set)
     if mix is not None:
-        mix.check(label_set, tuple(markers), tuple(r.fingerprint for r in readers), str(config.mix))
+        scorers = tuple(r.fingerprint for r in readers)
+        mix.check(label_set, tuple(markers), scorers, model=model, where=str(config.mix))
     return PlanSetting(config=config, label_set=label_set, markers=markers, readers=readers, mix=mix)
 
 

@@ -8,6 +8,7 @@ class weights did, or lift rare labels on purpose. `method: mix` fits it on a pa
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class PlanMix:
         own: weight of the language model itself.
         scorers: fingerprints of the other members; weights: theirs.
         bias: (K,) added to the log-probabilities.
+        model: `weights_digest` of the model that it was fitted with.
+        dataset, split: what it was fitted on.
     """
 
     label_set: str
@@ -38,15 +41,20 @@ class PlanMix:
     scorers: tuple[str, ...]
     weights: tuple[float, ...]
     bias: tuple[float, ...]
+    model: str = ""
+    dataset: str = ""
+    split: str = ""
 
     def scores(self, found: Floats) -> Floats:
         """What is added to the model's weighted log-probabilities: (scorers, N, K) -> (N, K)."""
         scores: Floats = np.tensordot(np.array(self.weights), found, axes=1) + np.array(self.bias)
         return scores
 
-    def check(self, label_set: str, labels: tuple[str, ...], scorers: tuple[str, ...], where: str) -> None:
+    def check(
+        self, label_set: str, labels: tuple[str, ...], scorers: tuple[str, ...], *, model: str, where: str
+    ) -> None:
         """Raises:
-        ConfigError: it was fitted for other labels or other scorers.
+        ConfigError: it was fitted for other labels, other scorers or another model.
         """
         if (label_set, labels) != (self.label_set, self.labels):
             raise ConfigError(
@@ -57,13 +65,33 @@ class PlanMix:
             raise ConfigError(
                 f"The mix in '{where}' was fitted with other scorers than the ones that lie there now; fit it again."
             )
+        if weights_digest(model) != self.model:
+            raise ConfigError(
+                f"The mix in '{where}' was fitted with another model than '{model}', so its weights mean nothing here; "
+                "fit one with method: mix and this model."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
             "label_set": self.label_set, "labels": list(self.labels), "own": self.own, "scorers": list(self.scorers),
-            "weights": list(self.weights), "bias": list(self.bias),
+            "weights": list(self.weights), "bias": list(self.bias), "model": self.model, "dataset": self.dataset,
+            "split": self.split,
         }  # fmt: skip
+
+
+def weights_digest(model: str) -> str:
+    """Sixteen hex digits over the weights that lie in a run or folder; a mere name stands for itself.
+
+    Unlike a model's fingerprint it does not depend on the precision that the weights are opened in.
+    """
+    folder = Path(model).expanduser()
+    files = [f for name in ("adapter_model*", "model*.safetensors", "graph.safetensors") for f in folder.glob(name)]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16] if files else model
 
 
 def load_mix(folder: str) -> tuple[PlanMix, tuple[str, ...]]:
@@ -83,7 +111,7 @@ def load_mix(folder: str) -> tuple[PlanMix, tuple[str, ...]]:
         mix = PlanMix(
             label_set=found["label_set"], labels=tuple(found["labels"]), own=float(found["own"]),
             scorers=tuple(found["scorers"]), weights=tuple(map(float, found["weights"])),
-            bias=tuple(map(float, found["bias"])),
+            bias=tuple(map(float, found["bias"])), model=found["model"], dataset=found["dataset"], split=found["split"],
         )  # fmt: skip
         return mix, tuple(found["ask"])
     except (ValueError, TypeError, KeyError) as err:

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from heedful import agents, formats, taxonomy
-from heedful.agents.plan import PlanSetting, settle_plan
+from heedful.agents.plan import PlanConfig, PlanSetting, settle_plan
+from heedful.agents.plan_mix import MIX
 from heedful.corpora import write_jsonl
 from heedful.errors import ConfigError, NotFoundError, UserError
 from heedful.formats import Format
@@ -99,7 +100,7 @@ def open_talk(
     )
     fmt = formats.make(run.get("format") or "chat")
     wanted = plan or ("argmax" if fmt.plan_marks else None)
-    setting = _setting(wanted, fmt)
+    setting = _setting(wanted, fmt, model)
     causal = load(model)
     return Talk(
         causal,
@@ -108,6 +109,7 @@ def open_talk(
         plan=setting,
         max_length=run.get("max_length") or 1024,
         planners=agents.make(run.get("planners")),
+        origin=model,
     )
 
 
@@ -122,10 +124,12 @@ def _line() -> str:
     return line.decode("utf-8")
 
 
-def _setting(spec: str | None, fmt: Format) -> PlanSetting | None:
+def _setting(spec: str | None, fmt: Format, model: str) -> PlanSetting | None:
     if spec == "gold":
         raise ConfigError("Nobody knows the right strategy of a talk that goes on; take argmax, sample or a name.")
-    return settle_plan(spec, fmt)
+    if spec is not None and (Path(spec).expanduser() / MIX).is_file():
+        return settle_plan(PlanConfig(mix=spec), fmt, model=model)
+    return settle_plan(spec, fmt, model=model)
 
 
 def _exchange(talk: Talk, *, show_plan: bool = False) -> bool:
@@ -210,7 +214,7 @@ def _plan(talk: Talk, spec: str) -> None:
         click.echo(f"argmax, sample, {', '.join(talk.fmt.plan_marks[1])}", err=True)
         return
     try:
-        talk.plan = _setting(spec, talk.fmt)
+        talk.plan = _setting(spec, talk.fmt, talk.origin)
     except UserError as err:
         click.echo(f"heedful: {err}", err=True)
     else:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import corpora, taxonomy
-from heedful.errors import NotFoundError
+from heedful.errors import ConfigError, NotFoundError
 from heedful.evaluation import report
 from heedful.evaluation.floors import Floors, floors
 from heedful.evaluation.progress import strategy_progress
@@ -32,6 +32,7 @@ from heedful.scoring import anchors
 from heedful.scoring.base import Rows
 from heedful.scoring.metrics.classification import confusion, per_class_recall
 from heedful.scoring.suite import resolve, score
+from heedful.settings import check
 from heedful.types import Conversation, Trace
 
 STRATEGY_SCORES = ("accuracy", "macro_f1", "weighted_f1", "preference_bias", "top3")
@@ -49,6 +50,10 @@ LIMITS = (
     "annotator's. Accuracy says how well a system guesses what this supporter did.",
     "Oracle and forced rows are handed a strategy; they bound what a better predictor could bring, and are no systems.",
     "Systems that read the seeker's own account from before the talk (`situation`) know what no listener knows.",
+    "Systems that write strategies read the corpus' own strategies of earlier turns, as the released code does, and so "
+    "do the floors; in use they would read their own. Vanilla, GLHG and KEMI read none.",
+    "Perplexity of a system with strategies is given the corpus' strategy of the reply, whatever it would have chosen "
+    "itself; so Joint and Oracle share one number, and it is no number of a deployed system.",
     "Each row is one training run. Intervals are over dialogues, not over training seeds.",
     "No row here was judged by a help-seeker or a clinician.",
 )
@@ -75,19 +80,22 @@ def compare(
     Raises:
         UserError: something in configuration, data or models.
     """
+    if config.split is None or config.dataset is None:
+        raise ConfigError("A comparison is of one part of one corpus; name both, for instance split=test.")
+    dataset, split = config.dataset, config.split
     done = study(config, say=say, command=command)
-    dataset, split = str(config.dataset), str(config.split)
     trivial = None
     if suite.floors:
         say("floors")
         trivial = floors(
             dataset, split, bootstrap=config.bootstrap, seed=config.seed, folder=done.folder / "floors",
+            merge_turns=config.merge_turns, options=config.dataset_options, max_conversations=config.max_conversations,
             fresh=fresh_floors, say=say,
         )  # fmt: skip
     say("strategies")
-    conversations = corpora.load(dataset, split, **config.dataset_options)
-    if config.max_conversations:
-        conversations = conversations[: config.max_conversations]
+    conversations = corpora.load(dataset, split, **config.dataset_options)[: config.max_conversations]
+    if config.merge_turns:
+        conversations = [conv.merged() for conv in conversations]
     summary = {
         "kind": "comparison",
         "title": suite.title,
@@ -103,7 +111,7 @@ def compare(
         "findings": done.summary["findings"],
         "strategies": _strategies(suite, config, done, conversations),
         "floors": trivial.to_dict() if trivial else None,
-        "published": _published(suite),
+        "published": _published(suite, config),
         "limits": list(LIMITS),
     }
     write_json(done.folder / "comparison.json", summary)
@@ -180,9 +188,11 @@ def _scored(
     }
 
 
-def _published(suite: Suite) -> list[dict[str, Any]]:
-    """Published rows of the suite's own protocol block, replies and strategies apart."""
-    if suite.block is None:
+def _published(suite: Suite, config: StudyConfig) -> list[dict[str, Any]]:
+    """Published rows of the suite's own protocol block, replies and strategies apart; none beside other places."""
+    changed = ("dataset", "dataset_options", "split", "max_conversations", "merge_turns")
+    asked = check(StudyConfig, {**suite.study, "systems": dict(config.systems)}, where="suite")
+    if suite.block is None or any(getattr(asked, name) != getattr(config, name) for name in changed):
         return []
     found = []
     for about in _ABOUT:

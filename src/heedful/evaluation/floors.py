@@ -175,6 +175,7 @@ def floors(
     merge_turns: bool = False,
     options: Mapping[str, Any] | None = None,
     path: str | Path | None = None,
+    max_conversations: int | None = None,
     seeds: Sequence[int] = SEEDS,
     bootstrap: int = 1000,
     seed: int = 13,
@@ -191,6 +192,7 @@ def floors(
         label_set: of the strategies; by default the corpus' only set whose name ends in `_strategy`.
         merge_turns: join runs of turns by one speaker first.
         options, path: of the corpus.
+        max_conversations: judge the first so many talks of `split`; all of `train_split` are learnt from.
         seeds: of the drawn replies.
         bootstrap, seed: of the intervals; 0 draws leave them out.
         folder: where results are kept.
@@ -204,6 +206,8 @@ def floors(
     if not seeds or bootstrap < 0:
         raise ConfigError(f"Floors need at least one seed and 0 draws or more, but got {len(seeds)} and {bootstrap}.")
     parts = {name: _load(dataset, name, merge_turns, path, options or {}) for name in (train_split, split)}
+    if train_split != split:
+        parts[split] = parts[split][:max_conversations]
     chosen, notes = _label_set(dataset, label_set, parts[split])
     asked = {"split": split, "train_split": train_split, "opening": opening, "merge_turns": merge_turns}
     draws = {"seeds": list(seeds), "bootstrap": bootstrap, "seed": seed}

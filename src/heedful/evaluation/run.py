@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from heedful import agents, corpora, formats
 from heedful.agents.plan import PlanSetting, settle_plan
-from heedful.errors import ConfigError, DataError, NotFoundError
+from heedful.errors import ConfigError, DataError, LeakError, NotFoundError
 from heedful.evaluation.baselines import BASELINES, Place, places
 from heedful.evaluation.config import EvalConfig
 from heedful.evaluation.report import write as write_report
@@ -98,7 +98,7 @@ def settle(config: EvalConfig) -> Setting:
         dataset=dataset,
         dataset_options=options,
         fmt=fmt,
-        plan=settle_plan(config.plan, fmt),
+        plan=_plan(config, fmt, dataset),
         max_length=config.max_length or int((run or {}).get("max_length") or 1024),
         keep=float((run or {}).get("keep_context") or 0.5),
         overlong=config.overlong or (run or {}).get("overlong") or "error",
@@ -106,6 +106,23 @@ def settle(config: EvalConfig) -> Setting:
         run=run,
         planners=agents.make(config.planners if config.planners is not None else (run or {}).get("planners")),
     )
+
+
+def _plan(config: EvalConfig, fmt: Format, dataset: str) -> PlanSetting | None:
+    """The checked plan. What was fitted on the part that is judged is no predictor there."""
+    found = settle_plan(config.plan, fmt, model=config.model_name_or_path)
+    if found is None or not found.predicts:
+        return found
+    seen = [(r.name, r.record.get("dataset"), r.record.get("train_split")) for r in found.readers]
+    if found.mix is not None:
+        seen.append(("mix", found.mix.dataset, found.mix.split))
+    for name, learned, part in seen:
+        if learned == dataset and (part is None or config.split is None or part == config.split):
+            raise LeakError(
+                f"The plan asks '{name}', which learned from {dataset} ({part or 'all parts'}), and that includes the "
+                f"part that is to be judged ({config.split or 'all parts'}); judge another part."
+            )
+    return found
 
 
 def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str = "") -> Evaluation:

@@ -67,6 +67,8 @@ def support(
     talks = _talks(study, max_conversations)
     chosen = {conv.id for conv in talks}
     files = {name: _traces(folder, study, name) for name in names}
+    for name, traces in files.items():
+        _same_corpus(name, traces, talks)
     replies = {name: [r for r in replies_of(traces) if r.conversation_id in chosen] for name, traces in files.items()}
     gold = _common(gold_replies(talks), replies)
     seeker: Simulator | None = RunSeeker(run=simulator) if simulator else None
@@ -148,6 +150,21 @@ def _traces(folder: Path, study: Mapping[str, Any], name: str) -> list[Trace]:
     seeds = about.get("seeds") or [study["seed"]]
     file = folder / "traces" / f"{name}.{decoding}.{seeds[0]}.jsonl"
     return [Trace.from_dict(record) for record in read_records(file)[1]]
+
+
+def _same_corpus(name: str, traces: Sequence[Trace], talks: Sequence[Conversation]) -> None:
+    """A study of merged turns, or of a corpus that has changed since, has other replies at these places."""
+    by_id = {conv.id: conv for conv in talks}
+    for trace in traces:
+        conv = by_id.get(trace.conversation_id)
+        if conv is None:
+            continue
+        there = conv.turns[trace.turn].text if trace.turn < len(conv) else None
+        if there is None or (trace.reference is not None and there.split() != trace.reference.split()):
+            raise DataError(
+                f"'{name}' replied at {trace.conversation_id}, turn {trace.turn}, where the corpus has another reply "
+                "now than the study had; make the study again, without merge_turns, and then ask for these metrics."
+            )
 
 
 def _common(gold: Sequence[Reply], replies: Mapping[str, Sequence[Reply]]) -> list[Reply]:

@@ -58,12 +58,11 @@ def read(place: Path, encoder: Encoder | None) -> Source:
     for name, kind in NODES.items():
         path = paths[f"nodes/{name}.json"]
         for where, node in _records(path, "nodes"):
-            ids.add(node.get("id"), where)
-            found.append((kind, node, where))
+            found.append((kind, {**node, "id": ids.add(node.get("id"), where)}, where))
     flagged = _flags(paths[FLAGS], {node["id"]: kind for kind, node, _ in found})
     drafts = [_draft(kind, node, where, flagged) for kind, node, where in found]
     affects = {
-        ids.add(node.get("id"), where): (node, where)
+        (id := ids.add(node.get("id"), where)): ({**node, "id": id}, where)
         for where, node in _records(paths[f"nodes/{AFFECTS}.json"], "nodes")
     }
     edges: list[Edge] = []
@@ -107,6 +106,8 @@ def _flags(path: Path, kinds: Mapping[str, str]) -> frozenset[str]:
     if not isinstance(content, dict) or set(content) != set(NODES):
         raise DataError(f"{path}: expected an object with the lists {', '.join(NODES)}.")
     for name, kind in NODES.items():
+        if not isinstance(content[name], list) or not all(isinstance(id, str) for id in content[name]):
+            raise DataError(f"{path}: '{name}' must be a list of ids, each a text.")
         for id in content[name]:
             if kinds.get(id) != kind:
                 raise DataError(

@@ -37,6 +37,7 @@ class Talk:
         planners: asked before each reply.
         plan: how the plan of each reply (its strategy) is chosen; None: like any other token. It may be set anew at
             any time, to force a strategy for one reply.
+        origin: folder or name that the model was loaded from.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Talk:
         max_length: int = 1024,
         planners: Plans | None = None,
         plan: Chooses | None = None,
+        origin: str = "",
     ) -> None:
+        self.origin = origin
         self.causal, self.fmt, self.decoding = causal, fmt, decoding
         self.max_length, self.planners, self.plan = max_length, planners, plan
         self.thought: dict[str, Any] = {}

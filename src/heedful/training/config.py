@@ -168,6 +168,11 @@ class TrainConfig(RunSettings):
     def _one_part_at_a_time(self) -> TrainConfig:
         if self.graph is not None and self.act_head is not None:
             raise ValueError("graph and act_head cannot be trained together; leave one of them out")
+        if self.new_token_learning_rate is not None and self.delta == "full":
+            raise ValueError(
+                "delta: full trains all rows of the vocabulary as one matrix, so new_token_learning_rate has nothing "
+                "to apply to; leave it out, or take delta: lora"
+            )
         if self.graph is not None and self.gradient_checkpointing:
             raise ValueError(
                 "a graph reads a conversation once and its replies after it, so gradient_checkpointing must be false"

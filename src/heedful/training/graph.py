@@ -148,7 +148,10 @@ def warm_up(graph: Graph, causal: CausalModel, guides: Sequence[Guide], settings
         parts = [graph.pooled(causal.model, [ids for ids, _ in pairs[i : i + 32]]) for i in range(0, len(pairs), 32)]
     causes = torch.cat(parts)
     gold = torch.tensor([graph.shape.problems.index(name) for _, name in pairs], device=causes.device)
-    optimiser = torch.optim.AdamW(graph.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    # What all nodes share stays as it was drawn, so that a graph without a monitor begins where this one does.
+    own = [graph.project["global"], *([graph.feed["global"]] if graph.shape.layers else []), graph.monitor]
+    weights = [p for part in own for p in part.parameters()]
+    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.01)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(settings.monitor_warmup_epochs):

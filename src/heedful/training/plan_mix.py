@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from heedful import agents, corpora, formats
 from heedful.agents.plan import ask_readers, asked
-from heedful.agents.plan_mix import MIX, VERSION, PlanMix
+from heedful.agents.plan_mix import MIX, VERSION, PlanMix, weights_digest
 from heedful.classify.calibration import calibration_error
 from heedful.classify.fit import ClassWeight
 from heedful.errors import ConfigError, DataError, UserError
@@ -114,7 +114,10 @@ def train(config: MixConfig, *, say: Say = lambda text: None, callbacks: Sequenc
         return Run(folder=folder, summary=finished)
     began = time.monotonic()
     found = opinions(config, say=say)
-    mix = fitted(found, class_weight=config.class_weight, l2=config.l2)
+    mix = replace(
+        fitted(found, class_weight=config.class_weight, l2=config.l2),
+        model=weights_digest(config.model_name_or_path), dataset=config.dataset, split=config.split,
+    )  # fmt: skip
     summary = {
         "kind": "train",
         "method": "mix",
@@ -169,6 +172,12 @@ def opinions(config: MixConfig, *, say: Say = lambda text: None) -> Opinions:
         )
     label_set, markers = fmt.plan_marks
     readers = ask_readers(config.ask, label_set)
+    for reader in readers:
+        if reader.record.get("dataset") == config.dataset and reader.record.get("train_split") in (None, config.split):
+            raise ConfigError(
+                f"The scorer '{reader.name}' learned from the part that the mix is to be fitted on ({config.split}), "
+                "so it would be trusted too much; fit the mix on another part."
+            )
     planners = agents.make(run.get("planners"))
     talks = [fmt.prepare(c) for c in planners.plan(_conversations(config))]
     due = [(conv, i) for conv in talks for i in fmt.targets(conv)]
