@@ -81,7 +81,12 @@ def test_no_word_of_the_corpus_is_on_the_page_or_in_its_numbers(made: Comparison
     from heedful import corpora
 
     texts = [turn.text for conv in corpora.load("commons", "test")[:3] for turn in conv.turns if len(turn.text) > 25]
-    for path in (made.page, made.folder / "comparison.json", *(made.folder / "pictures").iterdir()):
+    for path in (
+        made.page,
+        made.folder / "comparison.md",
+        made.folder / "comparison.json",
+        *(made.folder / "pictures").iterdir(),
+    ):
         written = path.read_text("utf-8")
         assert not [text for text in texts if text in written], path.name
 
@@ -92,6 +97,21 @@ def test_pictures_are_files_and_the_same_numbers_draw_them_again(made: Compariso
     assert names == {"progress-gold", "progress-joint", "confusion-joint"}
     assert {p.stem for p in (made.folder / "pictures").iterdir()} == names
     assert render(made.summary) == made.page.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_text_has_the_numbers_of_the_page(made: Comparison) -> None:
+    text = (made.folder / "comparison.md").read_text("utf-8")
+    scores = made.summary["strategies"]["systems"]["joint"]["scores"]
+    assert f"| joint | argmax | {scores['accuracy']['value']:.2f} (" in text
+    assert "| majority" in text
+    assert "Handed over, and so not scored: oracle." in text
+    assert "![progress-gold](pictures/progress-gold.svg)" in text
+    assert text.index("progress-gold") < text.index("progress-joint")
+    head = next(line for line in text.splitlines() if line.startswith("| greedy"))
+    assert head.count("|") == len(made.summary["systems"]) + 2
+    for limit in made.summary["limits"]:
+        assert limit in text
 
 
 def test_floors_are_of_the_places_that_systems_have(made: Comparison) -> None:

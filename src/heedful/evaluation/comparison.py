@@ -1,7 +1,7 @@
 """A suite from runs to one page: protocol, floors, systems with intervals, strategies, pictures, limits.
 
     suite -> study (replies, scores, paired tests) -> floors -> strategies of each system
-          -> comparison.json, comparison.html, pictures/*.svg
+          -> comparison.json, comparison.html, comparison.md, pictures/*.svg
 
 The page holds no word of the corpus: pictures and tables are made of numbers. Examples stand on the study's own page.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from heedful import corpora, taxonomy
 from heedful.errors import ConfigError, NotFoundError
 from heedful.evaluation import report
+from heedful.evaluation.comparison_text import markdown
 from heedful.evaluation.floors import Floors, floors
 from heedful.evaluation.progress import strategy_progress
 from heedful.evaluation.run import write_json
@@ -117,6 +118,7 @@ def compare(
     write_json(done.folder / "comparison.json", summary)
     _pictures(done.folder / "pictures", summary)
     pages.write(done.folder / "comparison.html", render(summary))
+    pages.write(done.folder / "comparison.md", markdown(summary, drawn(summary)))
     return Comparison(folder=done.folder, summary=summary)
 
 

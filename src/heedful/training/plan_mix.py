@@ -118,7 +118,8 @@ def train(config: MixConfig, *, say: Say = lambda text: None, callbacks: Sequenc
         fitted(found, class_weight=config.class_weight, l2=config.l2),
         model=weights_digest(config.model_name_or_path), dataset=config.dataset, split=config.split,
     )  # fmt: skip
-    summary = {
+    crossed = evaluated(found, config)
+    summary: dict[str, Any] = {
         "kind": "train",
         "method": "mix",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,14 +133,16 @@ def train(config: MixConfig, *, say: Say = lambda text: None, callbacks: Sequenc
         "own": mix.own,
         "weights": dict(zip(found.names, mix.weights, strict=True)),
         "bias": dict(zip(mix.labels, mix.bias, strict=True)),
-        "evaluation": evaluated(found, config),
+        "evaluation": crossed,
         "seconds": round(time.monotonic() - began, 1),
         "versions": versions(),
     }
     _write(folder, config, mix, summary)
-    crossed = summary["evaluation"]["mix"]
-    say(f"{config.split}, {config.folds} folds: accuracy {crossed['accuracy']['value']:.1f}, "
-        f"macro-F1 {crossed['macro_f1']['value']:.1f}")  # fmt: skip
+    scores = crossed["mix"]
+    say(
+        f"{config.split}, {config.folds} folds: accuracy {scores['accuracy']['value']:.1f}, "
+        f"macro-F1 {scores['macro_f1']['value']:.1f}"
+    )
     return Run(folder=folder, summary=summary)
 
 
