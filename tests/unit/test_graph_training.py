@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,24 @@ def test_the_monitor_is_asked_with_the_situation_and_without_it(
     plain = bench.run("plain", format="chat", max_steps=1)
     code, _, err = call("eval", "monitor", str(plain.folder), "split=valid")
     assert (code, "has no monitor" in err) == (2, True)
+
+
+def test_a_page_shows_where_the_graph_looked(run: Run, bench: Bench, tmp_path: Path, call: Call) -> None:
+    arguments = ["eval", "attention", str(run.folder), "split=valid", f"output_dir={tmp_path / 'e'}", "--at"]
+    conv = talks(6, "valid")[1]
+    turn = next(i for i, t in enumerate(conv.turns) if t.role == "assistant" and i > 1)
+    code, out, _ = call(*arguments, f"{conv.id}/{turn}")
+    assert code == 0
+    page = Path(out.removeprefix("page: ").strip())
+    text = page.read_text("utf-8")
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    for said in (SITUATIONS[1], "The global node looks at", "The local node looks at", "The reply reads, after block"):
+        assert said in text
+    shares = [float(found) for found in re.findall(r'title="([\d.]+) %"', text)]
+    assert max(shares) > 0
+    for at, said in (("x/1", "no conversation 'x'"), (conv.id, "CONVERSATION/TURN"), (f"{conv.id}/0", "no reply at")):
+        code, _, err = call(*arguments, at)
+        assert (code, said in err) == (2, True), err
 
 
 def test_evaluation_writes_with_the_graph(run: Run, bench: Bench, tmp_path: Path) -> None:

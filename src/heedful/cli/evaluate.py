@@ -1,4 +1,4 @@
-"""`heedful eval`: run, study, floors, support, steer, monitor, list, view, compare."""
+"""`heedful eval`: run, study, floors, support, steer, monitor, attention, list, view, compare."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from heedful.cli.attention import attention_command
 from heedful.cli.floors import floors_command
 from heedful.cli.monitor import monitor_command
 from heedful.cli.output import Progress, number
@@ -45,6 +46,7 @@ eval_group.add_command(floors_command)
 eval_group.add_command(support_command)
 eval_group.add_command(steer_command)
 eval_group.add_command(monitor_command)
+eval_group.add_command(attention_command)
 
 
 @eval_group.command(name="run")
