@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from knowledge_kit import CASES, EXPECTATIONS, LINKS, STRESSORS, WordVectors, write_cases, write_heal
 
-from heedful import agents
+from heedful import agents, formats
 from heedful.agents.support import CasesPlanner, SupportPlanner
 from heedful.errors import ConfigError, DataError, NotFoundError
 from heedful.knowledge import Index, build, triples
@@ -331,3 +331,14 @@ def test_red_team_texts_that_only_together_say_it(tmp_path: Path) -> None:
     index = stored(tmp_path / "graph", drafts, [Edge("s0", "r0", 1.0), Edge("s0", "a0", 1.0)])
     planned = SupportPlanner(index=str(index.folder), encoder=WordVectors(), floor=-1).plan([TALK.before(1)])[0]
     assert {(s["name"], s["why"]) for s in planned.sources()} == {("support.filtered", "suicide")}
+
+
+def test_planners_for_a_format_that_writes_nothing_of_it_are_refused(tmp_path: Path) -> None:
+    planners = agents.make([{"name": "commonsense", "provider": "precomputed"}])
+    for spec in ("chat", "strategy", {"name": "kemi", "knowledge": "none"}):
+        with pytest.raises(ConfigError, match="writes none of it into the input"):
+            agents.needed(planners, formats.make(spec))
+    for spec in ("glhg", {"name": "kemi", "knowledge": "basic"}):
+        assert agents.needed(planners, formats.make(spec)) is planners
+    nothing = agents.make(["none"])
+    assert agents.needed(nothing, formats.make("chat")) is nothing

@@ -9,6 +9,6 @@ depends on that turn and those before it alone, so one walk over a talk serves t
 'none'
 """
 
-from heedful.agents.base import PLANNERS, Planner, Planners, make
+from heedful.agents.base import PLANNERS, Planner, Planners, make, needed
 
-__all__ = ["PLANNERS", "Planner", "Planners", "make"]
+__all__ = ["PLANNERS", "Planner", "Planners", "make", "needed"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from heedful.errors import ConfigError
+from heedful.formats import Format
 from heedful.registry import Registry
 from heedful.types import Conversation
 
@@ -61,6 +62,20 @@ class Planners:
         for step in self.steps:
             found = step.plan(found)
         return found
+
+
+def needed(planners: Planners, fmt: Format) -> Planners:
+    """The planners, unless the format writes nothing of what they look up.
+
+    Raises:
+        ConfigError: it does not, so everything would be looked up and ignored.
+    """
+    if not fmt.looks_up and any(not isinstance(step, Nothing) for step in planners.steps):
+        raise ConfigError(
+            f"Planners look things up, but the format '{fmt.name}' as it is set writes none of it into the input; take "
+            "format: {name: kemi, knowledge: support} (or basic, both) or format: glhg, or leave planners out."
+        )
+    return planners
 
 
 def make(specs: Sequence[str | Mapping[str, Any]] | None) -> Planners:

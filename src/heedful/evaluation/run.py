@@ -104,7 +104,9 @@ def settle(config: EvalConfig) -> Setting:
         overlong=config.overlong or (run or {}).get("overlong") or "error",
         folder=folder,
         run=run,
-        planners=agents.make(config.planners if config.planners is not None else (run or {}).get("planners")),
+        planners=agents.needed(
+            agents.make(config.planners if config.planners is not None else (run or {}).get("planners")), fmt
+        ),
     )
 
 

@@ -60,6 +60,11 @@ class Format(ABC):
         return {}
 
     @property
+    def looks_up(self) -> bool:
+        """Whether the format writes what planners looked up (`Turn.sources`); otherwise planners are for nothing."""
+        return False
+
+    @property
     def written(self) -> frozenset[Role]:
         """Whose turns a model writes under reinforcement learning: the supporter's, unless a format says more."""
         return frozenset({"assistant"})

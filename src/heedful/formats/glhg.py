@@ -54,6 +54,10 @@ class GLHGFormat(Format):
         return HOST.markers
 
     @property
+    def looks_up(self) -> bool:
+        return True
+
+    @property
     def reads(self) -> Mapping[str, tuple[Role, str]]:
         return HOST.reads
 

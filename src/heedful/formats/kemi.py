@@ -71,6 +71,10 @@ class KemiFormat(DecidingFormat):
         return (DECIDE, *(token(name) for name in strategies), *self._commonsense.values(), *self._support.values())
 
     @property
+    def looks_up(self) -> bool:
+        return self.knowledge != "none"
+
+    @property
     def reads(self) -> Mapping[str, tuple[Role, str]]:
         return {"predict": ("assistant", SET)} if self.predict else {}
 

@@ -57,7 +57,7 @@ def load_split(config: DataSettings, split: str | None, limit: int | None) -> li
 
 def planned(config: RunSettings, conversations: list[Conversation]) -> list[Conversation]:
     """The conversations with what the run's planners add to them."""
-    return agents.make(config.planners).plan(conversations)
+    return agents.needed(agents.make(config.planners), formats.make(config.format or "chat")).plan(conversations)
 
 
 def leak_notes(config: DataSettings, train: list[Conversation], held: list[Conversation]) -> list[str]:
