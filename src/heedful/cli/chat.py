@@ -66,7 +66,7 @@ def chat_command(
     \b
     heedful chat runs/demo
     heedful chat runs/demo --temperature 0 --save talk.jsonl
-    heedful chat runs/esconv-joint --show-plan
+    heedful chat runs/esconv-joint/joint --show-plan
     """
     if save is not None and not save.parent.is_dir():  # said now: after the talk it would be lost
         raise NotFoundError(f"--save names the folder '{save.parent}', which does not exist; create it first.")
