@@ -58,7 +58,10 @@ ALL = [path for path, _ in commands(cli)]
 
 def test_every_verb_is_in_the_table() -> None:
     assert {path[0] for path in ALL} == set(VERBS)
-    assert {"run", "ls", "study", "view", "compare", "floors"} == {path[1] for path in ALL if path[0] == "eval"}
+    verbs = {path[1] for path in ALL if path[0] == "eval"}
+    assert verbs == {
+        "run", "ls", "study", "view", "compare", "floors", "support", "steer", "monitor", "attention"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

@@ -206,13 +206,11 @@ def floors(
     if not seeds or bootstrap < 0:
         raise ConfigError(f"Floors need at least one seed and 0 draws or more, but got {len(seeds)} and {bootstrap}.")
     parts = {name: _load(dataset, name, merge_turns, path, options or {}) for name in (train_split, split)}
-    if train_split != split:
-        parts[split] = parts[split][:max_conversations]
+    parts[split] = parts[split] if train_split == split else parts[split][:max_conversations]
     chosen, notes = _label_set(dataset, label_set, parts[split])
     asked = {"split": split, "train_split": train_split, "opening": opening, "merge_turns": merge_turns}
     draws = {"seeds": list(seeds), "bootstrap": bootstrap, "seed": seed}
-    name = Path(dataset).name if corpora.is_file(dataset) else dataset
-    settings = {"dataset": name, **asked, "options": dict(options or {}), **draws}
+    settings = {"dataset": _named(dataset), **asked, "options": dict(options or {}), **draws}
     settings |= _fingerprints(chosen, parts[split], parts[train_split])
     kept = None if fresh or folder is None else _read(Path(folder), settings)
     if kept is not None:
@@ -227,6 +225,11 @@ def floors(
         write_json(Path(folder) / PREDICTIONS, asdict(predictions))
         write_json(Path(folder) / FILE, computed.to_dict())
     return computed
+
+
+def _named(dataset: str) -> str:
+    """A file without the folders that lead to it."""
+    return Path(dataset).name if corpora.is_file(dataset) else dataset
 
 
 def _load(

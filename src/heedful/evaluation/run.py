@@ -148,10 +148,10 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
             f"format '{setting.fmt.name}' can use as a target."
         )
     say(f"{setting.dataset}, {config.split or 'all'}: {len(conversations):,} conversations, {len(where):,} replies due")
-    data_hash = hash_of(prepared)
+    data_hash, inputs = hash_of(prepared), input_hash(prepared)
     # Baselines take seconds, so whatever is missing for them is said before hours of generation.
-    floors = make_baselines(setting, where, data_hash, say)
-    systems = _models(setting, conversations, where, input_hash(prepared), say) + floors
+    floors = make_baselines(setting, where, inputs, say)
+    systems = _models(setting, conversations, where, inputs, say) + floors
     where, systems, note = _common(where, systems)
     say("scores")
     summary = summarise(

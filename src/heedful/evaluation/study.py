@@ -131,7 +131,7 @@ def study(config: StudyConfig, *, say: Say = lambda text: None, command: str = "
     data_hash = hash_of(first.gold)
     part = f"{plan.first.dataset}, {config.split or 'all'}"
     say(f"{part}: {len(conversations):,} conversations, {len(first.where):,} places")
-    made = _Made(floors=make_baselines(_in(plan, plan.first), first.where, data_hash, say))
+    made = _Made(floors=make_baselines(_in(plan, plan.first), first.where, input_hash(first.gold), say))
     _write(plan, seen, made, say)
     ids, note = _shared_places(first, made)
     say("scores")
