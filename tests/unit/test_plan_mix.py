@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from heedful import taxonomy
+from heedful import corpora, taxonomy
 from heedful.agents.plan import PlanConfig, settle_plan
 from heedful.agents.plan_mix import load_mix
 from heedful.errors import ConfigError, DataError, LeakError, NotFoundError
@@ -132,10 +132,8 @@ def test_from_members_to_a_plan(tmp_path: Path) -> None:
     with pytest.raises(LeakError, match=r"learned from commons \(train\)"):
         settle(EvalConfig(**own, split="train"))
     assert settle(EvalConfig(**own, split="test")).plan is not None
-    with pytest.raises(ConfigError, match="so it would be trusted too much"):
+    with pytest.raises(LeakError, match="so it would be trusted too much"):
         opinions(MixConfig(model_name_or_path=joint, ask=[str(tmp_path / "seen")], dataset="commons"))
-    from heedful import corpora
-
     conv = make("strategy").prepare(corpora.load("commons", "test")[0])
     at = make("strategy").targets(conv)[1]
     vocabulary = causal.tokenizer.get_vocab()
@@ -152,7 +150,11 @@ def test_from_members_to_a_plan(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"had l2: 1\.0, and now it is 2\.0"):
         again[0].train(configured({**values, "resume_from_checkpoint": True, "l2": 2.0})[1])
     with pytest.raises(ConfigError, match="either 'ask' with 'weight' or 'mix'"):
-        settle_plan(PlanConfig(mix=str(run.folder), ask=["x"]), make("strategy"), model=joint)
+        check(PlanConfig, {"mix": str(run.folder), "ask": ["x"]})
+    with pytest.raises(ConfigError, match="either 'ask' with 'weight' or 'mix'"):
+        check(PlanConfig, {"mix": str(run.folder), "weight": 0.2})
+    with pytest.raises(ConfigError, match="are of choose: sample"):
+        check(PlanConfig, {"choose": "argmax", "top_p": 0.5})
     with pytest.raises(NotFoundError, match="make one with method: mix"):
         settle_plan(PlanConfig(mix=str(tmp_path)), make("strategy"))
     broken = json.loads((run.folder / "mix.json").read_text("utf-8"))

@@ -156,8 +156,9 @@ def test_forced_labels_are_compared_with_the_own_choice_and_with_each_other(run:
         assert 0 <= row["changed"]["value"] <= 100
         assert 0 <= row["difference"]["value"] <= 100
     assert found["all_pairs"]["difference"]["value"] > 0  # an untrained model writes other words after another mark
-    assert json.loads((run.parent / "e-steer" / "steer.json").read_text("utf-8")) == found
-    code, _, err = call(*arguments, "decoding.do_sample=true")
-    assert (code, "Two drawn replies differ without any label" in err) == (2, True)
+    assert json.loads((run.parent / "e" / "steer.json").read_text("utf-8")) == found
+    for key in ("decoding.do_sample=true", "plan=gold", "metrics=[bleu2]"):  # nothing is accepted and ignored
+        code, _, err = call(*arguments, key)
+        assert (code, f"unknown key '{key.split('.')[0].split('=')[0]}" in err) == (2, True), err
     code, _, err = call("eval", "steer", str(run), "dataset=commons", "format=chat")
     assert (code, "needs a format whose replies begin with one marker" in err) == (2, True)

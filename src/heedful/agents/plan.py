@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heedful import classify, taxonomy
 from heedful.agents.plan_mix import PlanMix, load_mix
@@ -38,6 +38,14 @@ class PlanConfig(Settings):
     )
     temperature: float = Field(default=1.0, gt=0, description="of choose: sample")
     top_p: float = Field(default=0.9, gt=0, le=1, description="of choose: sample")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> PlanConfig:
+        if self.mix is not None and (self.ask or self.weight != 0.5):
+            raise ValueError("either 'ask' with 'weight' or 'mix', which has scorers and weights of its own; drop one")
+        if self.choose != "sample" and (self.temperature != 1.0 or self.top_p != 0.9):
+            raise ValueError("'temperature' and 'top_p' are of choose: sample; leave them out")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +173,6 @@ def settle_plan(spec: str | PlanConfig | None, fmt: Format, *, model: str = "") 
         config = config.model_copy(update={"choose": label})
     if config.choose not in (*MODES, *markers):
         raise unknown("plan", config.choose, [*MODES, *markers])
-    if config.mix is not None and config.ask:
-        raise ConfigError("A plan takes either 'ask' with 'weight' or 'mix', which names its own scorers; drop one.")
     mix, paths = load_mix(config.mix) if config.mix is not None else (None, tuple(config.ask))
     readers = ask_readers(paths, label_set)
     if mix is not None:

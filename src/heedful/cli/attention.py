@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from heedful.evaluation.attention_page import attention_page
-from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.config import LookConfig
 from heedful.settings import apply_overrides, check
 
 
@@ -20,5 +20,5 @@ def attention_command(model: str, overrides: tuple[str, ...], at: str) -> None:
     \b
     heedful eval attention runs/glhg/glhg --at test-0000/4
     """
-    settings = check(EvalConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval attention")
+    settings = check(LookConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval attention")
     click.echo(f"page: {attention_page(settings, at)}")

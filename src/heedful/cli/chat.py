@@ -47,7 +47,7 @@ NOTICE = (
 @click.option(
     "--plan",
     "chosen",
-    help="How a strategy is chosen, where the model has some: argmax (default), sample, or one by name.",
+    help="How a strategy is chosen, if the model has some: argmax (default), sample, a name, or the folder of a mix.",
 )
 @click.option("--show-plan", is_flag=True, help="Show what each reply was made from: strategies, stage, sources.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the talk there at the end; otherwise it is gone.")

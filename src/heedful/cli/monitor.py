@@ -12,9 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from heedful.cli.output import Progress, number
-from heedful.evaluation.config import EvalConfig
-from heedful.evaluation.monitor import monitor
+from heedful.cli.output import Progress, estimate
+from heedful.evaluation.monitor import MonitorConfig, monitor
 from heedful.settings import apply_overrides, check
 
 
@@ -29,7 +28,7 @@ def monitor_command(model: str, overrides: tuple[str, ...], as_json: bool) -> No
     heedful eval monitor runs/glhg/glhg
     heedful eval monitor runs/glhg/glhg split=valid max_conversations=50
     """
-    settings = check(EvalConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval monitor")
+    settings = check(MonitorConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval monitor")
     progress = Progress()
     done = monitor(settings, say=progress.say, command=shlex.join(["heedful", *sys.argv[1:]]))
     progress.close()
@@ -54,11 +53,6 @@ def show(summary: Mapping[str, Any]) -> None:
     if "majority" in first["rows"]:
         rows["most frequent type"] = first["rows"]["majority"]
     for name, found in rows.items():
-        table.add_row(name, _cell(found["accuracy"]), _cell(found["macro_f1"]))
+        table.add_row(name, estimate(found["accuracy"], 1), estimate(found["macro_f1"], 1))
     Console(width=max(Console().width, 90)).print(table)
     click.echo("A high figure says that the global node copies the text; it says nothing about the replies.")
-
-
-def _cell(found: Mapping[str, Any]) -> str:
-    ends = "" if found["low"] is None else f" [dim]{number(found['low'], 1)}–{number(found['high'], 1)}[/dim]"
-    return f"{number(found['value'], 1)}{ends}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -41,6 +42,12 @@ class Progress:
 def number(value: float | None, digits: int = 2) -> str:
     """A figure for a table; missing is a dash, never 0."""
     return "—" if value is None else f"{value:,.{digits}f}"
+
+
+def estimate(found: Mapping[str, Any], digits: int = 2) -> str:
+    """`value`, and `low` to `high` where there is an interval, for a cell of a rich table."""
+    ends = "" if found["low"] is None else f" [dim]{number(found['low'], digits)}–{number(found['high'], digits)}[/dim]"
+    return f"{number(found['value'], digits)}{ends}"
 
 
 def training_progress(progress: Progress) -> Any:

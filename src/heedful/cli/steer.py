@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from heedful.cli.output import Progress, number
-from heedful.evaluation.config import EvalConfig
-from heedful.evaluation.steer import DECODING, steer
+from heedful.cli.output import Progress, estimate
+from heedful.evaluation.steer import SteerConfig, steer
 from heedful.settings import apply_overrides, check
 
 
@@ -30,8 +29,7 @@ def steer_command(model: str, overrides: tuple[str, ...], as_json: bool) -> None
     \b
     heedful eval steer runs/esconv-joint/joint max_conversations=20
     """
-    values = {"model_name_or_path": model, "decoding": dict(DECODING)}
-    settings = check(EvalConfig, apply_overrides(values, overrides), where="eval steer")
+    settings = check(SteerConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval steer")
     progress = Progress()
     done = steer(settings, say=progress.say, command=shlex.join(["heedful", *sys.argv[1:]]))
     progress.close()
@@ -53,11 +51,6 @@ def show(summary: Mapping[str, Any]) -> None:
     table.add_column("mean difference, %", justify="right")
     rows = {**summary["against_own"], "any label against any other": summary["all_pairs"]}
     for name, found in rows.items():
-        table.add_row(escape(name), _cell(found["changed"]), _cell(found["difference"]))
+        table.add_row(escape(name), estimate(found["changed"], 1), estimate(found["difference"], 1))
     Console(width=max(Console().width, 110)).print(table)
     click.echo("Rows of one label compare with the model's own choice, which is that label at some places.")
-
-
-def _cell(found: Mapping[str, Any]) -> str:
-    ends = "" if found["low"] is None else f" [dim]{number(found['low'], 1)}–{number(found['high'], 1)}[/dim]"
-    return f"{number(found['value'], 1)}{ends}"

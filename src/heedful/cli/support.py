@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from heedful.cli.output import Progress, number
+from heedful.cli.output import Progress, estimate
 from heedful.evaluation.support import GOLD, RECORDED, support
 from heedful.scoring.support_metrics import NAMES
 
@@ -79,6 +79,4 @@ def show(summary: Mapping[str, Any]) -> None:
 def _cell(found: Mapping[str, Any], *, share: bool) -> str:
     if found["value"] is None:
         return f"— ({'; '.join(found['reasons'])})" if found["reasons"] else "—"
-    digits = 3 if share else 2
-    ends = "" if found["low"] is None else f" [dim]{number(found['low'], digits)}–{number(found['high'], digits)}[/dim]"
-    return f"{number(found['value'], digits)}{ends}"
+    return estimate(found, 3 if share else 2)

@@ -40,6 +40,7 @@ __all__ = [
     "load",
     "load_jsonl",
     "names",
+    "overlaps",
     "pairs",
     "shared_runs",
     "validate",
@@ -94,6 +95,16 @@ def validate(name: str, *, path: str | Path | None = None) -> Report:
         NotFoundError: an unknown name, or a corpus that is not here.
     """
     return validate_file(name) if is_file(name) else get(name).validate(path=path)
+
+
+def overlaps(learned: object, part: str | None, dataset: str, split: str | None) -> bool:
+    """Whether what was learned from `part` of one data set saw some of `split` of another; None is all parts.
+
+    A file may be written in several ways and is still the same.
+    """
+    one = str(learned)
+    same = one == dataset or (is_file(one) and Path(one).expanduser().resolve() == Path(dataset).expanduser().resolve())
+    return same and (part is None or split is None or part == split)
 
 
 def is_file(name: str) -> bool:

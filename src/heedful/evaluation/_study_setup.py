@@ -196,18 +196,11 @@ def _refuse_leak(reader: LabelModel, dataset: str, split: str | None) -> None:
     """A judge that has seen the answers is no judge."""
     record = reader.record
     learned = record.get("train_split")
-    if _same_data(str(record.get("dataset")), dataset) and (learned is None or split is None or learned == split):
+    if corpora.overlaps(record.get("dataset"), learned, dataset, split):
         raise LeakError(
             f"The scorer '{reader.name}' learned from {dataset} ({learned or 'all parts'}), which includes the part "
             f"that is to be judged ({split or 'all parts'}); train a scorer on another part."
         )
-
-
-def _same_data(one: str, other: str) -> bool:
-    """Whether two settings mean one data set; a file may be written in several ways."""
-    return one == other or (
-        corpora.is_file(one) and Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
-    )
 
 
 _OVERLAP = {"bleu1", "rouge1", "rouge2", "rougeL", "meteor", "meteor_exact_stem"}

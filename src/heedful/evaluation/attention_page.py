@@ -14,8 +14,8 @@ import numpy as np
 from heedful import corpora
 from heedful.errors import ConfigError, NotFoundError
 from heedful.evaluation import report
-from heedful.evaluation.config import EvalConfig
-from heedful.evaluation.run import settle
+from heedful.evaluation.config import LookConfig
+from heedful.evaluation.run import look_folder, settle
 from heedful.models.causal import add_markers, load
 from heedful.models.graph_view import Attention, Floats, attention
 from heedful.pages import page as pages
@@ -23,7 +23,7 @@ from heedful.pages import page as pages
 _DARKEST = 0.75
 
 
-def attention_page(config: EvalConfig, at: str) -> Path:
+def attention_page(config: LookConfig, at: str) -> Path:
     """Write the page for the reply at `at`, `<conversation id>/<turn>`.
 
     Raises:
@@ -34,7 +34,7 @@ def attention_page(config: EvalConfig, at: str) -> Path:
     name, _, turn = at.rpartition("/")
     if not name or not turn.isdigit():
         raise ConfigError(f"--at takes CONVERSATION/TURN, such as test-0000/3, but got '{at}'.")
-    setting = settle(config)
+    setting = settle(config.as_eval())
     talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)
     found = next((conv for conv in talks if conv.id == name), None)
     if found is None:
@@ -43,9 +43,8 @@ def attention_page(config: EvalConfig, at: str) -> Path:
     add_markers(causal, setting.fmt.markers)
     conv = setting.fmt.prepare(setting.planners.plan([found])[0])
     seen = attention(causal, setting.fmt, conv, int(turn), max_length=setting.max_length)
-    folder = setting.folder.with_name(f"{setting.folder.name}-attention")
     about = {"id": name, "turn": int(turn), "model": config.model_name_or_path}
-    return pages.write(folder / f"{name}-{turn}.html", render(seen, about))
+    return pages.write(look_folder(config, setting, "attention") / f"{name}-{turn}.html", render(seen, about))
 
 
 def render(seen: Attention, about: Mapping[str, Any]) -> str:

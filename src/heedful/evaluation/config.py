@@ -30,6 +30,26 @@ class DecodingConfig(Settings):
         return Decoding(seed=seed, **self.model_dump())
 
 
+class LookConfig(Settings):
+    """What a look at a run needs that scores no text: which run, which places. Nothing else is accepted and ignored."""
+
+    model_name_or_path: str
+    dataset: str | None = Field(default=None, description="default: the run's own")
+    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    split: str = "test"
+    max_conversations: int | None = Field(default=None, ge=1)
+    format: str | dict[str, Any] | None = None
+    planners: list[str | dict[str, Any]] | None = Field(default=None, description="default: the run's own")
+    max_length: int | None = Field(default=None, ge=8)
+    overlong: Literal["error", "skip"] | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    output_dir: str | None = Field(default=None, description="default: below the run, eval/<data>-<split>-<what>")
+
+    def as_eval(self) -> EvalConfig:
+        """As settings of an evaluation, which resolve what is left to the run."""
+        return EvalConfig(**self.model_dump(include=set(LookConfig.model_fields)))
+
+
 class EvalConfig(Settings):
     """One evaluation.
 

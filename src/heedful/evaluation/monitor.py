@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from heedful import corpora, formats, taxonomy
 from heedful.errors import ConfigError, DataError
-from heedful.evaluation.config import EvalConfig
-from heedful.evaluation.run import Setting, settle, write_json
+from heedful.evaluation.config import LookConfig
+from heedful.evaluation.run import Setting, look_folder, settle, write_json
 from heedful.evaluation.study import Say
 from heedful.formats import TokenTree
 from heedful.models.causal import CausalModel, add_markers, load
@@ -34,8 +36,14 @@ class Monitored:
     summary: dict[str, Any] = field(repr=False)
 
 
+class MonitorConfig(LookConfig):
+    """Which run, which places, and where its floor learns."""
+
+    train_split: str | None = Field(default="train", description="whose most frequent type is the floor; null: none")
+
+
 def monitor(
-    config: EvalConfig, *, problem_set: str = SET, command: str = "", say: Say = lambda text: None
+    config: MonitorConfig, *, problem_set: str = SET, command: str = "", say: Say = lambda text: None
 ) -> Monitored:
     """Ask the monitor of a run at every reply of a part.
 
@@ -43,7 +51,7 @@ def monitor(
         ConfigError: the run has no graph, or a graph without a monitor.
         DataError: no conversation of the part has a problem type.
     """
-    setting = settle(config)
+    setting = settle(config.as_eval())
     causal = load(config.model_name_or_path, dtype=config.dtype)
     if causal.graph is None or causal.graph.monitor is None:
         raise ConfigError(
@@ -53,13 +61,12 @@ def monitor(
     labels = causal.graph.shape.problems
     talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)[: config.max_conversations]
     talks = setting.planners.plan(talks)
+    most = _most(config, setting, problem_set)
     rows: dict[str, Any] = {}
     for cause in CAUSES:
         say(f"{cause}: {len(talks):,} conversations")
         trees = _trees(causal, setting, talks, cause)
-        found = figures(
-            list(told_problems(causal, trees, problem_set)), labels=labels, most=_most(config, setting, problem_set)
-        )
+        found = figures(list(told_problems(causal, trees, problem_set)), labels=labels, most=most)
         if found is None:
             raise DataError(
                 f"No conversation in split '{config.split}' of {setting.dataset} has a problem type of '{problem_set}'."
@@ -73,8 +80,7 @@ def monitor(
         "split": config.split,
         "causes": rows,
     }
-    folder = setting.folder.with_name(f"{setting.folder.name}-monitor")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = look_folder(config, setting, "monitor")
     write_json(folder / "monitor.json", summary)
     return Monitored(folder=folder, summary=summary)
 
@@ -95,7 +101,7 @@ def _trees(causal: CausalModel, setting: Setting, talks: list[Conversation], cau
     return [TokenTree.merge(group) for group in with_trunks(samples)]
 
 
-def _most(config: EvalConfig, setting: Setting, problem_set: str) -> str | None:
+def _most(config: MonitorConfig, setting: Setting, problem_set: str) -> str | None:
     """The most frequent problem type of the training part, counted at each reply."""
     if config.train_split is None:
         return None

@@ -19,7 +19,7 @@ from heedful import agents, corpora, formats
 from heedful.agents.plan import PlanSetting, settle_plan
 from heedful.errors import ConfigError, DataError, LeakError, NotFoundError
 from heedful.evaluation.baselines import BASELINES, Place, places
-from heedful.evaluation.config import EvalConfig
+from heedful.evaluation.config import EvalConfig, LookConfig
 from heedful.evaluation.report import write as write_report
 from heedful.evaluation.summary import System, summarise
 from heedful.evaluation.traces import Records, private
@@ -110,6 +110,14 @@ def settle(config: EvalConfig) -> Setting:
     )
 
 
+def look_folder(config: LookConfig, setting: Setting, what: str) -> Path:
+    """Where a look leaves its numbers: `output_dir`, or a folder beside the evaluations of the run."""
+    beside = setting.folder.with_name(f"{setting.folder.name}-{what}")
+    folder = Path(config.output_dir) if config.output_dir else beside
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _plan(config: EvalConfig, fmt: Format, dataset: str) -> PlanSetting | None:
     """The checked plan. What was fitted on the part that is judged is no predictor there."""
     found = settle_plan(config.plan, fmt, model=config.model_name_or_path)
@@ -119,7 +127,7 @@ def _plan(config: EvalConfig, fmt: Format, dataset: str) -> PlanSetting | None:
     if found.mix is not None:
         seen.append(("mix", found.mix.dataset, found.mix.split))
     for name, learned, part in seen:
-        if learned == dataset and (part is None or config.split is None or part == config.split):
+        if corpora.overlaps(learned, part, dataset, config.split):
             raise LeakError(
                 f"The plan asks '{name}', which learned from {dataset} ({part or 'all parts'}), and that includes the "
                 f"part that is to be judged ({config.split or 'all parts'}); judge another part."

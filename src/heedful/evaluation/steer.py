@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from heedful import corpora
-from heedful.agents.plan import settle_plan
-from heedful.errors import ConfigError
-from heedful.evaluation.config import EvalConfig
-from heedful.evaluation.run import settle, write_json
+from heedful.agents.plan import PlanConfig, settle_plan
+from heedful.evaluation.config import LookConfig
+from heedful.evaluation.run import look_folder, settle, write_json
 from heedful.evaluation.study import Say
 from heedful.models.causal import add_markers, load
+from heedful.models.decoding import Decoding
 from heedful.models.generate import generate
 from heedful.models.plan import PlanRule
 from heedful.models.talk import unwritable
@@ -42,20 +43,24 @@ class Steering:
     summary: dict[str, Any] = field(repr=False)
 
 
-DECODING: dict[str, Any] = {"max_new_tokens": 64, "min_new_tokens": 8, "no_repeat_ngram_size": 3}
-"""Greedy: nothing but the label may differ."""
+class SteerConfig(LookConfig):
+    """Which run, which places, and how long replies may be. Greedy: nothing but the label may differ."""
+
+    max_new_tokens: int = Field(default=64, ge=1)
+    min_new_tokens: int = Field(default=8, ge=0)
+    no_repeat_ngram_size: int = Field(default=3, ge=0)
+    branches: int = Field(default=64, ge=1, description="replies decoded in one batch")
 
 
-def steer(config: EvalConfig, *, command: str = "", say: Say = lambda text: None) -> Steering:
+def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: None) -> Steering:
     """Write replies under the model's own choice and under each label, and compare them.
 
     Raises:
-        ConfigError: the model writes no plan, or the decoding draws.
+        ConfigError: the model writes no plan.
     """
-    setting = settle(config)
-    plan = settle_plan("argmax", setting.fmt)
-    if plan is None or config.decoding.do_sample:
-        raise ConfigError("Two drawn replies differ without any label; leave decoding.do_sample at false.")
+    setting = settle(config.as_eval())
+    plan = settle_plan(PlanConfig(), setting.fmt)
+    assert plan is not None
     causal = load(config.model_name_or_path, dtype=config.dtype)
     add_markers(causal, setting.fmt.markers)
     talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)[: config.max_conversations]
@@ -68,7 +73,12 @@ def steer(config: EvalConfig, *, command: str = "", say: Say = lambda text: None
         )
     ]
     own = plan.rule(causal.tokenizer.get_vocab(), {})
-    decoding, banned = config.decoding.decoding(config.seed), unwritable(setting.fmt, causal.tokenizer)
+    decoding = Decoding(
+        max_new_tokens=config.max_new_tokens,
+        min_new_tokens=config.min_new_tokens,
+        no_repeat_ngram_size=config.no_repeat_ngram_size,
+    )
+    banned = unwritable(setting.fmt, causal.tokenizer)
     written: dict[str, dict[str, list[str]]] = {}
     for name in ("own choice", *plan.markers):
         rule = own if name == "own choice" else _forced(own, name, [s.id for s in samples])
@@ -92,8 +102,7 @@ def steer(config: EvalConfig, *, command: str = "", say: Say = lambda text: None
         "all_pairs": _compared(written, list(itertools.combinations(plan.markers, 2)), clusters),
         "against_own": {name: _compared(written, [("own choice", name)], clusters) for name in plan.markers},
     }
-    folder = setting.folder.with_name(f"{setting.folder.name}-steer")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = look_folder(config, setting, "steer")
     write_json(folder / "steer.json", summary)
     return Steering(folder=folder, summary=summary)
 

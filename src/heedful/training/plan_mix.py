@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from heedful.agents.plan import ask_readers, asked
 from heedful.agents.plan_mix import MIX, VERSION, PlanMix, weights_digest
 from heedful.classify.calibration import calibration_error
 from heedful.classify.fit import ClassWeight
-from heedful.errors import ConfigError, DataError, UserError
+from heedful.errors import ConfigError, DataError, LeakError
 from heedful.formats import Format
 from heedful.models.causal import add_markers, load
 from heedful.models.decoding import Decoding
@@ -40,10 +40,9 @@ from heedful.scoring.metrics.classification import ACCURACY, MACRO_F1, WEIGHTED_
 from heedful.scoring.text import needs_eval
 from heedful.settings import Settings, read_yaml, write_yaml
 from heedful.training.methods import Method, Run, Say
-from heedful.training.shared import is_main, versions
+from heedful.training.resume import RESOLVED
+from heedful.training.shared import SUMMARY, finished, is_main, made, versions
 
-RESOLVED, SUMMARY = "config.resolved.yaml", "summary.json"
-_OUTSIDE = ("output_dir", "resume_from_checkpoint")
 _METRICS = (ACCURACY, MACRO_F1, WEIGHTED_F1)
 
 
@@ -108,10 +107,10 @@ def train(config: MixConfig, *, say: Say = lambda text: None, callbacks: Sequenc
     folder = Path(config.output_dir) if config.output_dir else _default_folder(config)
     if not is_main():
         return Run(folder=folder, summary={})
-    finished = _finished(folder, config)
-    if finished is not None:
+    kept = finished(folder, config, resume=config.resume_from_checkpoint)
+    if kept is not None:
         say(f"{folder} is finished already; nothing to do")
-        return Run(folder=folder, summary=finished)
+        return Run(folder=folder, summary=kept)
     began = time.monotonic()
     found = opinions(config, say=say)
     mix = replace(
@@ -176,29 +175,31 @@ def opinions(config: MixConfig, *, say: Say = lambda text: None) -> Opinions:
     label_set, markers = fmt.plan_marks
     readers = ask_readers(config.ask, label_set)
     for reader in readers:
-        if reader.record.get("dataset") == config.dataset and reader.record.get("train_split") in (None, config.split):
-            raise ConfigError(
+        if corpora.overlaps(
+            reader.record.get("dataset"), reader.record.get("train_split"), config.dataset, config.split
+        ):
+            raise LeakError(
                 f"The scorer '{reader.name}' learned from the part that the mix is to be fitted on ({config.split}), "
                 "so it would be trusted too much; fit the mix on another part."
             )
     planners = agents.make(run.get("planners"))
     talks = [fmt.prepare(c) for c in planners.plan(_conversations(config))]
-    due = [(conv, i) for conv in talks for i in fmt.targets(conv)]
-    labelled = [(conv, i) for conv, i in due if fmt.target_turn(conv, i).label(label_set) is not None]
+    due = [(conv, i, fmt.target_turn(conv, i).label(label_set)) for conv in talks for i in fmt.targets(conv)]
+    labelled = {f"{conv.id}/{i}": (conv.before(i), label) for conv, i, label in due if label is not None}
     if not labelled:
         raise DataError(
             f"No reply in split '{config.split}' of {config.dataset} carries a label of '{label_set}'; a mix has "
             "nothing to be fitted on."
         )
-    labels = list(markers)
-    contexts = [conv.before(i) for conv, i in labelled]
     say(f"{config.dataset}, {config.split}: {len(labelled):,} labelled replies, {len(readers)} scorers")
-    others = asked(readers, labels, contexts)
-    own = _own(config, fmt, run, talks, [f"{conv.id}/{i}" for conv, i in labelled], markers, say)
-    gold = [labels.index(str(fmt.target_turn(conv, i).label(label_set))) for conv, i in labelled]
+    own = _own(config, fmt, run, talks, labelled, markers, say)  # places that the run would skip are not in it
+    labels = list(markers)
+    contexts = [labelled[name][0] for name in own]
     return Opinions(
-        label_set=label_set, labels=tuple(labels), own=own, others=others, gold=np.array(gold, dtype=np.int64),
-        clusters=tuple(conv.id for conv, _ in labelled), fingerprints=tuple(r.fingerprint for r in readers),
+        label_set=label_set, labels=tuple(labels), own=np.array(list(own.values())),
+        others=asked(readers, labels, contexts),
+        gold=np.array([labels.index(labelled[name][1]) for name in own], dtype=np.int64),
+        clusters=tuple(context.id for context in contexts), fingerprints=tuple(r.fingerprint for r in readers),
         names=tuple(Path(path).name for path in config.ask),
     )  # fmt: skip
 
@@ -208,11 +209,11 @@ def _own(
     fmt: Format,
     run: Mapping[str, Any],
     talks: Sequence[Any],
-    wanted: Sequence[str],
+    wanted: Container[str],
     markers: Mapping[str, str],
     say: Say,
-) -> Floats:
-    """(N, K) log-probabilities of the model, read where it decides, one word into the reply."""
+) -> dict[str, Floats]:
+    """Place -> (K,) log-probabilities of the model, read where it decides, one word into the reply."""
     causal = load(config.model_name_or_path, dtype=config.dtype)
     add_markers(causal, fmt.markers)
     vocabulary = causal.tokenizer.get_vocab()
@@ -221,15 +222,16 @@ def _own(
     samples = [
         sample
         for conv in talks
-        for sample in fmt.samples(conv, causal.tokenizer, max_length=length, keep=keep)
-        if sample.id in set(wanted)
+        for sample in fmt.samples(
+            conv, causal.tokenizer, max_length=length, keep=keep, overlong=run.get("overlong") or "error"
+        )
+        if sample.id in wanted
     ]
-    found: dict[str, tuple[float, ...]] = {}
+    found: dict[str, Floats] = {}
     for batch in generate(causal, samples, Decoding(max_new_tokens=1), plan=rule):
-        found.update({made.id: made.written.probabilities for made in batch})
+        found.update({one.id: np.log(np.maximum(one.written.probabilities, 1e-12)) for one in batch})
         say(f"the model: {len(found):,}/{len(samples):,} replies")
-    own: Floats = np.log(np.maximum(np.array([found[name] for name in wanted]), 1e-12))
-    return own
+    return {sample.id: found[sample.id] for sample in samples}
 
 
 def _conversations(config: MixConfig) -> list[Any]:
@@ -325,10 +327,7 @@ def _figures(found: Opinions, shares: Floats) -> dict[str, Any]:
 
 
 def _write(folder: Path, config: MixConfig, mix: PlanMix, summary: Mapping[str, Any]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise UserError(f"Cannot create output_dir {folder} ({err.strerror}); choose another.") from err
+    made(folder)
     record = {"command": " ".join(["heedful", *sys.argv[1:]]), "data_hash": summary["data_hash"]}
     values = {**config.model_dump(), "resume_from_checkpoint": False}
     write_yaml(folder / RESOLVED, {**values, "x_heedful": record})
@@ -339,22 +338,6 @@ def _write(folder: Path, config: MixConfig, mix: PlanMix, summary: Mapping[str, 
         scratch = folder / f"{name}.part"
         scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         os.replace(scratch, folder / name)
-
-
-def _finished(folder: Path, config: MixConfig) -> Mapping[str, Any] | None:
-    if not (folder / SUMMARY).is_file():
-        return None
-    if not config.resume_from_checkpoint:
-        raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
-    earlier = read_yaml(folder / RESOLVED)
-    for key, value in config.model_dump(mode="json").items():
-        if key not in _OUTSIDE and earlier.get(key) != value:
-            raise ConfigError(
-                f"The run in {folder} had {key}: {earlier.get(key)}, and now it is {value}; "
-                "take it back, or start anew in another output_dir."
-            )
-    found: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
-    return found
 
 
 def _hash(found: Opinions) -> str:

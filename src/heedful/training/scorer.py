@@ -32,19 +32,16 @@ from heedful.classify.state import next_item
 from heedful.errors import ConfigError, DataError, UserError, unknown
 from heedful.models.causal import need_train_extra
 from heedful.pages.page import write as write_page
-from heedful.settings import read_yaml, write_yaml
+from heedful.settings import write_yaml
 from heedful.taxonomy import LabelSet
 from heedful.training.config import DataSettings
 from heedful.training.data import refuse_leaks
 from heedful.training.methods import Method, Run, Say
+from heedful.training.resume import RESOLVED
 from heedful.training.scorer_results import card, measure, page
-from heedful.training.shared import METRICS, is_main, versions
+from heedful.training.shared import METRICS, SUMMARY, finished, is_main, made, versions
 from heedful.training.sharing import is_free, licence_of
 from heedful.types import Conversation
-
-RESOLVED = "config.resolved.yaml"
-SUMMARY = "summary.json"
-_OUTSIDE = ("output_dir", "resume_from_checkpoint")
 
 
 class ScorerConfig(DataSettings):
@@ -313,10 +310,10 @@ def train(config: ScorerConfig, *, say: Say = lambda text: None, callbacks: Sequ
     folder = Path(config.output_dir) if config.output_dir else default_folder(config)
     if not is_main():  # one process is enough, and two would write one folder
         return Run(folder=folder, summary={})
-    finished = _finished(folder, config)
-    if finished is not None:
+    kept = finished(folder, config, resume=config.resume_from_checkpoint)
+    if kept is not None:
         say(f"{folder} is finished already; nothing to do")
-        return Run(folder=folder, summary=finished)
+        return Run(folder=folder, summary=kept)
     need_train_extra()
     began = time.monotonic()
     inputs = gather(config)
@@ -325,7 +322,7 @@ def train(config: ScorerConfig, *, say: Say = lambda text: None, callbacks: Sequ
         f"{len(inputs.evaluation) if inputs.evaluation else 0:,} to measure on; {config.label_set}, {config.features}"
     )
     values = {**config.model_dump(), "resume_from_checkpoint": False}
-    _make(folder)
+    made(folder)
     write_yaml(folder / RESOLVED, {**values, "x_heedful": _record(inputs)})
     (folder / METRICS).write_text("", "utf-8")
     fitted = fit(
@@ -366,30 +363,6 @@ def default_folder(config: ScorerConfig) -> Path:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
     what = "".join(ch if ch.isalnum() or ch in "+_-" else "-" for ch in f"{config.label_set}-{config.features}")
     return Path("runs") / f"{now}_scorer_{what}_{config.seed}"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise UserError(f"Cannot create output_dir {folder} ({err.strerror}); choose another.") from err
-
-
-def _finished(folder: Path, config: ScorerConfig) -> Mapping[str, Any] | None:
-    """The summary of a run that is complete, where the settings ask to go on with it."""
-    if not (folder / SUMMARY).is_file():
-        return None
-    if not config.resume_from_checkpoint:
-        raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
-    earlier = read_yaml(folder / RESOLVED)
-    for key, value in config.model_dump(mode="json").items():
-        if key not in _OUTSIDE and earlier.get(key) != value:
-            raise ConfigError(
-                f"The run in {folder} had {key}: {earlier.get(key)}, and now it is {value}; "
-                "take it back, or start anew in another output_dir."
-            )
-    found: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
-    return found
 
 
 def _record(inputs: Inputs) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from heedful import agents, corpora, formats
-from heedful.errors import NotFoundError, RunError, UserError, nearest
+from heedful.errors import ConfigError, NotFoundError, RunError, UserError, nearest
 from heedful.models import DELTAS
 from heedful.models.causal import CausalModel, check_architecture, offline, offline_hint, refuse_judges, resolve_path
 from heedful.models.delta import DeltaSettings, attach, trainable
 from heedful.models.embedded import EMBEDDED
-from heedful.settings import read_yaml
+from heedful.settings import Settings, read_yaml
 from heedful.training.checkpoints import disk_is_full, full_disk, newest, to_resume
 from heedful.training.config import DataSettings, RunSettings
 from heedful.training.data import refuse_leaks
@@ -28,7 +28,7 @@ from heedful.training.resume import RESOLVED
 from heedful.training.start import BASE
 from heedful.types import Conversation
 
-METRICS = "metrics.jsonl"
+METRICS, SUMMARY = "metrics.jsonl", "summary.json"
 C = TypeVar("C", bound=RunSettings)
 
 
@@ -180,6 +180,37 @@ def prepare_folder(folder: Path, config: RunSettings, causal: CausalModel, *, ke
 def resolved_values(config: RunSettings) -> dict[str, Any]:
     """Every setting with its default; a resumed run is recorded as the run that it continues."""
     return {**config.model_dump(), "resume_from_checkpoint": False}
+
+
+def made(folder: Path) -> Path:
+    """The folder of a run, made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise UserError(f"Cannot create output_dir {folder} ({err.strerror}); choose another.") from err
+    return folder
+
+
+def finished(folder: Path, config: Settings, *, resume: bool) -> dict[str, Any] | None:
+    """The summary of a complete run of a method without steps, where the settings ask to go on with it.
+
+    Raises:
+        UserError: a run is there, and nobody asked to go on.
+        ConfigError: it had other settings.
+    """
+    if not (folder / SUMMARY).is_file():
+        return None
+    if not resume:
+        raise UserError(f"{folder} holds a run already; continue it with --resume, or choose another output_dir.")
+    earlier = read_yaml(folder / RESOLVED)
+    for key, value in config.model_dump(mode="json").items():
+        if key not in ("output_dir", "resume_from_checkpoint") and earlier.get(key) != value:
+            raise ConfigError(
+                f"The run in {folder} had {key}: {earlier.get(key)}, and now it is {value}; "
+                "take it back, or start anew in another output_dir."
+            )
+    found: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
+    return found
 
 
 def versions() -> dict[str, str]:
