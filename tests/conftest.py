@@ -11,11 +11,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Several torch processes share two cores here; spinning threads would slow each other down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import postgres_kit
 from heedful.cli import main
 
 Call = Callable[..., tuple[int, str, str]]
@@ -75,3 +77,22 @@ def needs(condition: object, what: str) -> None:
     if os.environ.get(STRICT):
         pytest.fail(f"{what} ({STRICT} is set, so this may not be skipped)")
     pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Address of a real PostgreSQL server, with `{name}` where the name of a database goes."""
+    needs(postgres_kit.programs(), postgres_kit.HINT)
+    with postgres_kit.cluster() as address:
+        yield address
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """Address of an empty database of its own."""
+    psycopg = pytest.importorskip("psycopg", reason="run: pip install 'heedful[serve]'")
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server.format(name="postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.format(name=name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
