@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 
+from heedful.errors import TamperError
 from heedful.store.columns import canonical, moment_text
 from heedful.store.models import AuditEntry, AuditHead
 from heedful.store.rows import table_of
@@ -58,8 +59,12 @@ def append(work: Work) -> None:
     """Write what the transaction said. The row of the head is locked first: writers queue, the chain cannot fork."""
     if not work.said:
         return
-    head = work.execute(select(HEAD).where(HEAD.c.id == 1).with_for_update()).one()
-    seq, previous = head.seq, head.hash
+    head = work.execute(select(HEAD).where(HEAD.c.id == 1).with_for_update()).one_or_none()
+    if head is None:
+        raise TamperError("The signed end of the audit chain is missing; restore the last backup.")
+    # Rows that somebody else put behind our end must not stop the service: we go on behind them, and the break stays.
+    beyond = work.execute(select(func.max(AUDIT.c.seq))).scalar() or 0
+    seq, previous = max(head.seq, beyond), head.hash
     rows: list[dict[str, Any]] = []
     for said in work.said:
         seq += 1
@@ -95,8 +100,8 @@ def verify(store: Store) -> Verdict:
 
 def verify_work(work: Work) -> Verdict:
     """`verify` inside a transaction."""
-    rows = work.connection.execution_options(yield_per=1000).execute(select(AUDIT).order_by(AUDIT.c.seq))
-    found = _walk(rows)
+    with work.execute(select(AUDIT).order_by(AUDIT.c.seq).execution_options(yield_per=1000)) as rows:
+        found = _walk(rows)
     if found.state == "broken":
         return found
     head = work.execute(select(HEAD).where(HEAD.c.id == 1)).one_or_none()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -77,9 +78,16 @@ class SqliteBackend:
         """A writing transaction has the whole file already."""
 
     def scrub(self) -> None:
-        """Pages were overwritten when rows were deleted; here the journal, which holds their old state, is cut off."""
+        """Deleting overwrote the pages; here that reaches the file, and the journal with their old state is cut off.
+
+        Where a long reader is in the way for two seconds, it happens at the next checkpoint (a few hundred writes on,
+        or when the last connection closes).
+        """
         with contextlib.closing(self._connect()) as raw:
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            for _ in range(10):
+                if raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                    return
+                time.sleep(0.2)
 
     def rekey(self) -> int:
         """Encrypt the whole file with the newest `database` key; the version comes back. Nobody else may have it open.

@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, MetaData, text
 
 from heedful.errors import ConfigError
 from heedful.store import models
@@ -48,6 +48,15 @@ def upgrade(connection: Connection, to: str | None = None) -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, target)
+
+
+def drop(connection: Connection) -> None:
+    """Drop all tables of an empty store, so that it can start at an older schema (`restore` does)."""
+    found = MetaData()
+    found.reflect(connection)
+    found.drop_all(connection)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("DROP FUNCTION IF EXISTS heedful_append_only() CASCADE"))
 
 
 def known() -> tuple[str, ...]:

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sqlalchemy import ColumnElement, Table, func, insert, select, update
 
 from heedful.errors import ConflictError, NotFoundError
+from heedful.store import models
 from heedful.store.columns import Base
 from heedful.store.rows import Codec, table_of
 from heedful.store.work import Work, new_id
 
 R = TypeVar("R")
+USERS, THREADS = table_of(models.User), table_of(models.Thread)
 
 
 class Repository(Generic[R]):
@@ -64,8 +66,21 @@ class Repository(Generic[R]):
         return tuple(self.codec.read(row, self.work.keys) for row in rows)  # type: ignore[arg-type]
 
     def _add(self, record: R) -> R:
+        self._check_alive(record)
         self.work.execute(insert(self.table), [self.codec.write_record(record, self.work.keys)])
         return record
+
+    def _check_alive(self, record: R) -> None:
+        """Refuse new words about somebody who was erased; the lock lets an erasure wait for us, and us for it."""
+        plan = self.model.erase
+        if plan.how == "keep" or plan.by in (None, "id") or getattr(record, plan.by) is None:
+            return
+        person: Any = getattr(record, plan.by)
+        if plan.by == "thread_id":
+            person = select(THREADS.c.help_seeker).where(THREADS.c.id == person).scalar_subquery()
+        erased = select(USERS.c.erased_at).where(USERS.c.id == person).with_for_update(read=True, of=USERS)
+        if self.work.execute(erased).scalar() is not None:
+            raise ConflictError("This person's data were erased; nothing more is kept about them.")
 
     def _set(self, id: str, *where: ColumnElement[bool], **values: Any) -> int:
         row = self.codec.write(id, values, self.work.keys)

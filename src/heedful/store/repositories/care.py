@@ -13,6 +13,7 @@ from heedful.errors import ConflictError
 from heedful.store import models
 from heedful.store.records import Checkin, Exercise, MemoryItem, ResourceOverride, Task
 from heedful.store.repositories.base import Repository, Versioned, new_id
+from heedful.store.repositories.threads import Threads
 
 
 class Tasks(Versioned[Task]):
@@ -31,7 +32,12 @@ class Tasks(Versioned[Task]):
         owner: str | None = None,
         text: str | None = None,
     ) -> Task:
-        """A new task; `kind` is `takeover`, `follow_up` or another short name. `due_at` is its response clock."""
+        """A new task; `kind` is `takeover`, `follow_up` or another short name. `due_at` is its response clock.
+
+        Without `help_seeker` it is about the help-seeker of the conversation.
+        """
+        if thread is not None and help_seeker is None:
+            help_seeker = Threads(self.work).get(thread).help_seeker
         task = Task(
             id=new_id(),
             kind=kind,

@@ -143,6 +143,11 @@ class Audit:
         """Entries in order, those above number `after`."""
         return self._read(self.table.c.seq > after, limit=limit)
 
+    def last(self) -> str:
+        """Hash of the last row. Written down elsewhere, it shows later whether an older copy was put back."""
+        head = table_of(models.AuditHead)
+        return str(self.work.execute(select(head.c.hash)).scalar_one())
+
     def _read(self, where: ColumnElement[bool], limit: int | None = None) -> tuple[AuditEntry, ...]:
         rows = self.work.execute(select(self.table).where(where).order_by(self.table.c.seq).limit(limit)).mappings()
         return tuple(AuditEntry(**{str(name): value for name, value in row.items()}) for row in rows)

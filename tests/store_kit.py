@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from heedful.privacy import Keys
-from heedful.store import Store
+if TYPE_CHECKING:  # the tests of other parts run without the extra that these belong to
+    from heedful.privacy import Keys
+    from heedful.store import Store
 
 PHRASE = "correct horse battery staple"
 CHEAP = {"memory_kib": 64, "iterations": 1, "lanes": 1}
 SECRET = "ZZplantedZZ"
 """A word that must not show up anywhere outside of an opened field."""
-
-OpenStore = Callable[[], Store]
 
 
 class Clock:
@@ -33,7 +34,16 @@ class Clock:
 
 def make_keys(folder: Path) -> Keys:
     """A key file that opens quickly."""
+    from heedful.privacy import Keys
+
     return Keys.create(folder / "keys.json", PHRASE, cost=CHEAP)
+
+
+def open_store(url: str, keys: Keys, clock: Clock | None = None) -> Store:
+    """A store with a clock that stands still, or with that of the machine."""
+    from heedful.store import Store
+
+    return Store.open(url, keys, clock=clock) if clock else Store.open(url, keys)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,3 +70,23 @@ def cast(store: Store) -> Cast:
             thread=thread.id, client_id="p-1", role="assistant", text="What kept you awake?", author=clara.id
         )
     return Cast(anna=anna.id, clara=clara.id, carl=carl.id, admin=admin.id, thread=thread.id)
+
+
+def together(*work: Callable[[], object]) -> list[BaseException | None]:
+    """Run all at once, in threads; what each raised."""
+    raised: list[BaseException | None] = [None] * len(work)
+    start = threading.Barrier(len(work))
+
+    def one(n: int) -> None:
+        start.wait()
+        try:
+            work[n]()
+        except BaseException as err:
+            raised[n] = err
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(len(work))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return raised
