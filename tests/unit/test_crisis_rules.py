@@ -32,8 +32,8 @@ def cases(kind: str) -> list[Any]:
 @pytest.mark.parametrize("rules", SETS, ids=[rules.language for rules in SETS])
 def test_every_language_has_every_class_and_enough_cases(rules: RuleSet) -> None:
     classes = {rule.cls for rule in rules.rules}
-    # A sign of a joke is no rule, and slang is a class of its own only where a file has one.
-    assert set(crisis.CLASSES) - classes <= {"joking", "coded"}
+    # A joke and answers are no rules, and slang is a class of its own only where a file has one.
+    assert set(crisis.CLASSES) - classes <= {"joking", "coded", "refusal", "unsafe"}
     assert all(rule.hits and rule.misses for rule in rules.rules)
     least = 120 if rules.language == "en" else 50
     for kind in ("hits", "misses"):
@@ -192,10 +192,32 @@ def test_a_short_answer_counts_as_what_it_answers() -> None:
     no = crisis.assess(talk("Hm.", asked, "No."))
     assert no.denied
     assert no.tier == "none"
+    refused = crisis.assess(talk("Hm.", asked, "I don't want to talk about that."))
+    assert refused.refused
+    assert not refused.denied
     assert crisis.assess(talk("Hm.", "Did you sleep?", "yes")).tier == "none"
     assert crisis.assess(talk("Hm.", "Denkst du an Suizid?", "ja")).level == 2
     assert crisis.assess(talk("嗯", "你有没有想过自杀？", "有")).level == 2
     assert crisis.assess(talk("Hm", "¿Has pensado en el suicidio?", "sí")).level == 2
+
+
+def test_an_answer_that_discloses_is_no_denial() -> None:
+    found = crisis.assess(talk("Hm.", "Are you thinking about suicide?", "No one would miss me if I died."))
+    assert not found.denied
+    assert found.tier == "thoughts"
+
+
+def test_yes_to_being_safe_is_no_disclosure_and_no_is_urgent() -> None:
+    """The last question is the one that is answered."""
+    asked = "Thank you for telling me. Are you safe right now, and is anybody with you?"
+    assert crisis.assess(talk("Hm.", asked, "yes")).tier == "none"
+    no = crisis.assess(talk("Hm.", asked, "no"))
+    assert (no.tier, no.classes) == ("immediate", ("unsafe",))
+    assert not no.denied
+    assert crisis.assess(talk("Hm.", "You are safe here. Do you think about suicide?", "yes")).level == 2
+    assert crisis.assess(talk("Hm.", "Sind Sie im Moment in Sicherheit?", "nein")).tier == "immediate"
+    assert crisis.assess(talk("嗯", "你现在安全吗？", "不")).tier == "immediate"
+    assert crisis.assess(talk("Hm", "¿Estás a salvo en este momento?", "no")).tier == "immediate"
 
 
 def test_only_the_help_seeker_is_assessed_and_turns_add_up() -> None:
@@ -299,7 +321,8 @@ def test_the_index_loses_nothing() -> None:
     assert crisis.assess(long).matches == crisis.assess(long, search="full").matches
 
 
-PARTS = """i want to die kill myself don't not never my friend he she said tonight used years ago lol pills end it all life
+PARTS = """
+i want to die kill myself don't not never my friend he she said tonight used years ago lol pills end it all life
 no . , ! " ich will sterben mich nicht quiero morir no me 我 想 死 不 自杀 k i l l d1e 😂"""
 WORDS = st.sampled_from(PARTS.split())
 
@@ -348,8 +371,10 @@ before = ["not "]
 patterns = ["lol"]
 [asked]
 question = ["sad"]
+safety = ["safe"]
 yes = ["yes"]
 no = ["no"]
+refused = ["stop asking"]
 [[rules]]
 name = "x"
 class = "passive"

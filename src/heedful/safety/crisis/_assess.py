@@ -101,6 +101,16 @@ class Assessment:
     versions: Mapping[str, str] = field(repr=False)
 
     @property
+    def refused(self) -> bool:
+        """Whether a question was answered by not wanting to be asked."""
+        return "refusal" in self.classes
+
+    @property
+    def affirmed(self) -> bool:
+        """Whether a plain question was answered with yes."""
+        return any(match.rule == "answers-yes" for match in self.matches)
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """`language/rule` of what counts, each once, in order of appearance."""
         return tuple(dict.fromkeys(f"{match.language}/{match.rule}" for match in self.matches))
@@ -326,29 +336,23 @@ class _Reading:
             (self.matches if excuse is None else self.noted).append(match)
 
     def _answer(self, plain: View, turn: int, asked: str) -> None:
-        """A short answer to a plain question about suicide: "yes" is a disclosure, "no" is a denial."""
+        """An answer to a plain question: "yes" discloses, "no" denies, and some do not want to be asked."""
         question = view(asked, self.readers.disguises).text
         for found in self.readers.sets:
-            if not found.answers.question.search(question):
+            answers = found.answers
+            kinds = [("refused", answers.refused)]
+            if answers.safety.search(_last_question(question)):
+                kinds.append(("unsafe", answers.no))
+            elif answers.question.search(question):
+                kinds += [("yes", answers.yes), ("no", answers.no)]
+            else:
                 continue
-            for name, pattern in (("yes", found.answers.yes), ("no", found.answers.no)):
-                if answer := pattern.search(plain.text[:PIECE]):
-                    disclosed = name == "yes"
-                    start, end = plain.origin(answer.start(), answer.end())
-                    match = Match(
-                        rule=f"answers-{name}",
-                        cls="active" if disclosed else "denial",
-                        language=found.language,
-                        version=found.version,
-                        turn=turn,
-                        start=start,
-                        end=end,
-                        ideation=2 if disclosed else 0,
-                        behaviour="none",
-                        tier="thoughts" if disclosed else "none",
-                    )
-                    self.matches.append(match)
-                    break
+            first = next(((name, m) for name, p in kinds if (m := p.search(plain.text[:PIECE]))), None)
+            # "No one would miss me" begins like a denial and is none.
+            loud = any(match.turn == turn and match.cls not in QUIET for match in self.matches)
+            if first is not None and not (first[0] == "no" and loud):
+                start, end = plain.origin(first[1].start(), first[1].end())
+                self.matches.append(_answered(first[0], found, turn, start, end))
 
     def result(self) -> Assessment:
         counted = sorted(self.matches, key=lambda m: (m.turn, m.start, m.end))
@@ -375,6 +379,36 @@ class _Reading:
             overflow=self.overflow,
             versions={s.language: f"{s.version}/{s.hash}" for s in self.readers.sets},
         )
+
+
+def _last_question(text: str) -> str:
+    """The sentence that ends with the last question mark; an answer is about that one."""
+    return text[: text.rfind("?") + 1 or len(text)].rstrip("?").replace("!", "?").replace(". ", "?").split("?")[-1]
+
+
+_ANSWERS: Mapping[str, tuple[str, int, Tier]] = {
+    "yes": ("active", 2, "thoughts"),
+    "unsafe": ("unsafe", 0, "immediate"),
+    "no": ("denial", 0, "none"),
+    "refused": ("refusal", 0, "none"),
+}
+"""What an answer counts as: class, rung of ideation, tier."""
+
+
+def _answered(name: str, rules: RuleSet, turn: int, start: int, end: int) -> Match:
+    cls, ideation, tier = _ANSWERS[name]
+    return Match(
+        rule=f"answers-{name}",
+        cls=cls,
+        language=rules.language,
+        version=rules.version,
+        turn=turn,
+        start=start,
+        end=end,
+        ideation=ideation,
+        behaviour="none",
+        tier=tier,
+    )
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:

@@ -25,7 +25,8 @@ SETS = 3
 """How many sets are looked at for one pattern."""
 _TOO_MANY = 120
 # Words in nearly every message: needing only these would mean to search everything.
-_COMMON_WORDS = """a i it is in on to of and the my me no not so do don dont am im be by he she we you they that this for with have
+_COMMON_WORDS = """\
+a i it is in on to of and the my me no not so do don dont am im be by he she we you they that this for with have
     has had  was were are but at as if or can cant all just what there them him her his out up an want feel like get
     got go take goin  gonn wann will won wont woul coul shou when how why way ways now know time here more any anym
     abou bein been from make  made tell told said says keep life live day days see some good best long much last

@@ -42,10 +42,12 @@ CLASSES: Mapping[str, str] = {
     "voices": "voices that command",
     "harm-from-others": "threat or violence by somebody",
     "harm-to-others": "wish, urge or plan to hurt somebody",
+    "unsafe": "was asked, and is not safe now",
+    "refusal": "was asked, and does not want to be asked",
     "denial": "says that there are no such thoughts; does not lower anything",
 }
 """Every class that a rule may have, with its meaning."""
-QUIET = frozenset({"past", "denial"})
+QUIET = frozenset({"past", "denial", "refusal"})
 """Classes that are noted and raise nothing."""
 EXCUSES = ("negated", "past", "idiom", "quoted", "fiction", "other-person", "general")
 """What `unless` may name: denied, long ago, a figure of speech, a quotation, a story, somebody else, a topic."""
@@ -113,11 +115,17 @@ class Excuse:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """A question about suicide or safety in the supporter's last turn, and what counts as yes and no to it."""
+    """A question about suicide or safety in the supporter's last turn, and what counts as which answer to it.
+
+    `yes` and `no` open an answer; `refused` stands anywhere in it. Where the last question asks whether somebody is
+    safe, only `no` tells anything.
+    """
 
     question: Pattern = field(repr=False)
+    safety: Pattern = field(repr=False)
     yes: Pattern = field(repr=False)
     no: Pattern = field(repr=False)
+    refused: Pattern = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +215,11 @@ def _rule_set(found: Mapping[str, Any], digest: str) -> RuleSet:
         ),
         joking=maker.anywhere(found["joking"]["patterns"]),
         answers=Answers(
-            question=maker.anywhere(asked["question"]), yes=maker.opening(asked["yes"]), no=maker.opening(asked["no"])
+            question=maker.anywhere(asked["question"]),
+            safety=maker.anywhere(asked["safety"]),
+            yes=maker.opening(asked["yes"]),
+            no=maker.opening(asked["no"]),
+            refused=maker.anywhere(asked["refused"]),
         ),
         excuses={name: maker.excuse(name, entry) for name, entry in found["unless"].items()},
         rules=tuple(_rule(entry, maker, found) for entry in found["rules"]),
