@@ -90,3 +90,38 @@ def together(*work: Callable[[], object]) -> list[BaseException | None]:
     for thread in threads:
         thread.join(60)
     return raised
+
+
+def fill(store: Store, who: Cast) -> None:
+    """At least one row in every table that a person's data can be in."""
+    from heedful.types import Label, Score, Trace
+
+    with store.begin() as unit:
+        turn = unit.turns.of(who.thread)[0]
+        job = unit.jobs.add(kind="reply", key="reply:1", thread=who.thread, payload={"text": SECRET})
+        draft = unit.drafts.add(
+            thread=who.thread, turn=turn.id, text=f"Draft {SECRET}", model="tiny-1", reasons={"why": SECRET}, job=job.id
+        )
+        trace = Trace(id="x/1", conversation_id=who.thread, turn=1, reply=SECRET, system="tiny")
+        unit.traces.add(thread=who.thread, trace=trace, turn=turn.id)
+        unit.labels.add(thread=who.thread, label=Label(set="mesc_emotion", value="sadness"), turn=turn.id)
+        unit.scores.add(thread=who.thread, score=Score(name="warmth", value=1.0))
+        unit.checkins.add(help_seeker=who.anna, instrument="phq9", answers={"9": 1}, total=12)
+        unit.exercises.add(help_seeker=who.anna, kind="values", answers={"a": SECRET})
+        unit.memory.add(help_seeker=who.anna, text=f"has a dog {SECRET}", turn=turn.id)
+        unit.tasks.add(kind="follow_up", due_at=unit.now(), by=who.clara, thread=who.thread, text=f"call {SECRET}")
+        unit.sessions.add(user=who.anna, token_hash="h", expires_at=unit.now())
+        unit.notices.add(moment="start", wording="This is a program.", version="1", language="en", user=who.anna)
+        unit.consents.add(
+            user=who.anna, purpose="training", action="given", wording="ok?", version="1", language="en", by=who.anna
+        )
+        unit.risk_events.add(thread=who.thread, level=3, source="rules", action="hold", rules=["en/plan@2"])
+        unit.resources.put(id="us", country="US", language="en", entry={"phone": "988"}, by=who.admin)
+        unit.counters.add("referrals", 7)
+        unit.drafts.decide(draft.id, "edited", by=who.clara, text=f"Sent {SECRET}", reason=f"warmer {SECRET}")
+        unit.threads.raise_risk(who.thread, 2, by="rules:en", state={"asked": SECRET})
+        export = unit.exports.add(
+            kind="preferences", purpose="training", name="pairs.jsonl", rows=1, sha256="0" * 64, by=who.admin,
+            help_seekers=[who.anna],
+        )  # fmt: skip
+        unit.adapters.add(export=export.id, name="runs/dpo-1", trained_at=unit.now(), by=who.admin)

@@ -104,7 +104,7 @@ def _write(store: Store, unit: Unit, file: IO[bytes], target: Path) -> Backup:
     raw = json.dumps(header, sort_keys=True).encode()
     file.write(MAGIC + _LENGTH.pack(len(raw)) + raw)
     out, rows = _PieceWriter(file, key, raw), dict[str, int]()
-    for table in Base.metadata.sorted_tables:
+    for table in all_tables():
         rows[table.name] = 0
         found = unit.execute(_raw_rows(table).execution_options(yield_per=500))
         for row in found.mappings():
@@ -189,6 +189,11 @@ def recover_keys(source: str | Path, key_file: str | Path) -> None:
 
 
 # ---------------------------------------------------------------------- rows
+
+
+def all_tables() -> list[Table]:
+    """Tables of a backup, parents before children."""
+    return Base.metadata.sorted_tables
 
 
 def _raw_rows(table: Table) -> Select[Any]:

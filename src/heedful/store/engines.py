@@ -108,9 +108,7 @@ class SqliteBackend:
             raw = self._driver.connect(
                 str(self.path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # SQLCipher would write to stderr that a page does not open, before we could say it in words.
-            raw.execute("PRAGMA cipher_log_level = NONE")
-            raw.execute(f"PRAGMA key = \"x'{self.keys.secret('database', version).hex()}'\"")
+            _unlock(raw, self.keys.secret("database", version))
             try:
                 raw.execute("SELECT count(*) FROM sqlite_master").fetchall()
             except self._driver.DatabaseError as err:
@@ -125,6 +123,12 @@ class SqliteBackend:
             f"{self.path} does not open with the keys in {self.keys.path}: it belongs to other keys, or it is no store "
             "of heedful. Put back the key file that belongs to it."
         )
+
+
+def _unlock(raw: Any, key: bytes) -> None:
+    # SQLCipher would write to stderr that a page does not open, before we could say it in words.
+    raw.execute("PRAGMA cipher_log_level = NONE")
+    raw.execute(f"PRAGMA key = \"x'{key.hex()}'\"")  # x'...': a raw key; SQLCipher stretches nothing
 
 
 _PRAGMAS = (

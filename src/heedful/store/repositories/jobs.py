@@ -48,6 +48,7 @@ class Jobs(Repository[Job]):
             most_attempts=most_attempts,
             created_at=self.work.now(),
         )
+        self._check_alive(job)
         if self.work.insert_new(self.table, self.codec.write_record(job, self.work.keys), key="key"):
             return job
         there = self._first(self.table.c.key == key)
