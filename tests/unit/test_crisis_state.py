@@ -429,7 +429,8 @@ def test_no_text_is_shown_with_a_hole() -> None:
 # ---------------------------------------------------------------------- any order of events
 
 MESSAGES = (
-    "ok", "no", "yes", "I don't want to talk about that.", "I want to die.", "I'm a burden.", "I'm going to kill myself tonight.",
+    "ok", "no", "yes", "I don't want to talk about that.", "I want to die.", "I'm a burden.",
+    "I'm going to kill myself tonight.",
     "I am not suicidal, just venting.", "My husband hits me.", "haha", "I used to be suicidal years ago.",
 )  # fmt: skip
 ASKED = "Are you having thoughts of suicide?"
