@@ -213,6 +213,19 @@ def test_a_raise_is_never_lost_between_two_writers(store: Store, who: Cast) -> N
         assert (thread.risk_level, thread.risk_highest) == (5, 5)
 
 
+def test_no_name_keeps_a_risk_from_being_written_down(store: Store, who: Cast) -> None:
+    """Rules are data, in four languages: a name that the audit does not take is changed, the event is kept."""
+    rules = ["de/verhüllt@2", "en/plan@1", "我想死", f"I cannot go on {SECRET}", "x" * 500, ""]
+    with store.begin() as unit:
+        unit.risk_events.add(thread=who.thread, level=4, source="rules", action="warm handover", rules=rules)
+    with store.read() as unit:
+        event = unit.risk_events.of(who.thread)[0]
+        assert event.rules[:2] == ("de/verhullt@2", "en/plan@1")
+        assert all(name.startswith("name-") for name in event.rules[2:])
+        assert unit.risk_events.highest(who.thread) == 4
+        assert SECRET not in repr(unit.audit.of(f"thread:{who.thread}"))
+
+
 def test_a_held_conversation_is_closed_only_after_a_person_took_it(store: Store, who: Cast) -> None:
     with store.begin() as unit:
         unit.threads.move(who.thread, "risk_held", by="rules:en-3")

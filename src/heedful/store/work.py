@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -146,6 +148,21 @@ def _check_fact(name: str, value: Any) -> None:
             f"The audit fact '{name}' must be a number, true or false, or a name of at most 120 letters, digits and "
             ". : / @ + = - _ without blanks: the audit holds no content."
         )
+
+
+def as_name(name: str) -> str:
+    """`name` as the audit takes it: for names out of data files, which must never keep a risk from being written down.
+
+    Accents go, other signs become `_`. What has blanks, is long, or is hardly made of Latin letters may be a sentence:
+    of that only a fingerprint is left.
+
+    >>> as_name("de/verhüllt@2"), as_name("I cannot go on")
+    ('de/verhullt@2', 'name-6ce750a6')
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
+    if not plain or any(c.isspace() for c in name) or len(name) > _LONGEST_ID or 2 * len(plain) < len(name):
+        return "name-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return re.sub(r"[^A-Za-z0-9_.:/@+=-]", "_", plain)
 
 
 def new_id() -> str:

@@ -31,7 +31,7 @@ class Repository(Generic[R]):
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.codec: Codec[R] = Codec(self.model, self.record)
+        self.codec: Codec[R] = _codec(self.model, self.record)
         self.table: Table = table_of(self.model)
 
     def get(self, id: str) -> R:
@@ -95,6 +95,16 @@ class Repository(Generic[R]):
         found = self.work.execute(select(table.c.id).where(table.c.id == id).with_for_update()).scalar()
         if found is None:
             raise NotFoundError(f"There is no {noun} with this id (any more).")
+
+
+_CODECS: dict[type[Base], Codec[Any]] = {}
+
+
+def _codec(model: type[Base], record: type[Any]) -> Codec[Any]:
+    # A transaction makes all repositories; what they know of their tables does not change.
+    if model not in _CODECS:
+        _CODECS[model] = Codec(model, record)
+    return _CODECS[model]
 
 
 class Versioned(Repository[R]):

@@ -16,7 +16,7 @@ from heedful.store.repositories.base import Repository, new_id
 from heedful.store.repositories.threads import Turns
 from heedful.store.rows import table_of
 from heedful.store.states import DraftState, check_draft
-from heedful.store.work import Work
+from heedful.store.work import Work, as_name
 
 
 class Decisions(Repository[Decision]):
@@ -82,7 +82,7 @@ class Drafts(Repository[Draft]):
             created_at=self.work.now(),
             expires_at=expires_at,
         )
-        self.work.say(model, "draft.made", f"draft:{draft.id}", thread=thread)
+        self.work.say(as_name(model), "draft.made", f"draft:{draft.id}", thread=thread)
         return self._add(draft)
 
     def of(self, thread: str) -> tuple[Draft, ...]:

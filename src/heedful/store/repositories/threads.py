@@ -12,7 +12,7 @@ from heedful.store import models
 from heedful.store.records import Note, RiskEvent, StoredTurn, Thread
 from heedful.store.repositories.base import Repository, Versioned, new_id
 from heedful.store.states import ThreadState, check_thread
-from heedful.store.work import Work, check_client_id
+from heedful.store.work import Work, as_name, check_client_id
 from heedful.types.conversation import ROLES, Role
 
 
@@ -238,23 +238,20 @@ class RiskEvents(Repository[RiskEvent]):
         turn: str | None = None,
         person: str | None = None,
     ) -> RiskEvent:
-        """Log one event, in the audit chain too.
-
-        Raises:
-            DataError: a rule name, source or action that looks like content.
-        """
+        """Log one event, in the audit chain too. Names are written as `work.as_name` has them."""
+        names, source, action = tuple(map(as_name, rules)), as_name(source), as_name(action)
         event = RiskEvent(
             id=new_id(),
             thread_id=thread,
             turn_id=turn,
             level=level,
             source=source,
-            rules=tuple(rules),
+            rules=names,
             action=action,
             person=person,
             at=self.work.now(),
         )
-        facts = {"level": level, "source": source, "rules": list(rules), "turn": turn, "did": action}
+        facts = {"level": level, "source": source, "rules": list(names), "turn": turn, "did": action}
         self.work.say(person or source, "risk.event", f"thread:{thread}", **facts)
         return self._add(event)
 
