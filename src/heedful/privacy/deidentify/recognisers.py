@@ -208,7 +208,8 @@ class Places(_Patterns):
 
 
 _KIN = (
-    "sister|brother|husband|wife|boyfriend|girlfriend|partner|friend|best friend|son|daughter|mother|father|mom|mum|dad|aunt|"
+    "sister|brother|husband|wife|boyfriend|girlfriend|partner|friend|best friend|son|daughter|mother|father|mom|mum|"
+    "dad|aunt|"
     "uncle|cousin|boss|manager|teacher|therapist|counsell?or|doctor|neighbou?r|roommate|flatmate|colleague|ex|nephew|niece|"
     "grandmother|grandfather|grandma|grandpa|dog|cat"
 )

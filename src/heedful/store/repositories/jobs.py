@@ -55,6 +55,11 @@ class Jobs(Repository[Job]):
         assert there is not None
         return there
 
+    def of(self, thread: str, *, states: Sequence[JobState] = ("queued", "running")) -> tuple[Job, ...]:
+        """Jobs of one conversation in these states, oldest first."""
+        where = (self.table.c.thread_id == thread, self.table.c.state.in_(states))
+        return self._all(*where, order=(self.table.c.created_at, self.table.c.id))
+
     def waiting(self) -> int:
         """How many jobs nobody has taken yet: the measure for back-pressure."""
         return len(self.work.execute(select(self.table.c.id).where(self.table.c.state == "queued")).all())
