@@ -360,3 +360,28 @@ def test_the_gate_in_use_is_the_real_one(tmp_path: Path) -> None:
     made.drafter.once()
     with pytest.raises(TransitionError, match="diagnos"):
         made.clinic.approve(made.drafts()[0].id, by=made.clara)
+
+
+def test_a_persons_own_record_holds_what_is_kept_and_counts_what_was_not_sent(at: Service) -> None:
+    from heedful.review.record import own_record
+
+    at.say("I slept badly.")
+    at.writer.reply = "ZZunsentZZ"
+    at.drafter.once()
+    at.clinic.reject(at.drafts()[0].id, by=at.clara, reason="ZZreasonZZ")
+    at.say(DANGER)
+    at.clinic.take_over(at.thread, by=at.clara)
+    at.clinic.write(at.thread, "I am here.", by=at.clara, client_id="c")
+    with at.store.begin() as unit:
+        unit.checkins.add(help_seeker=at.anna, instrument="phq9", answers={"1": 2}, total=2)
+        unit.memory.add(help_seeker=at.anna, text="has a dog")
+    record = own_record(at.store, at.anna)
+    (talk,) = record["conversations"]
+    assert [m["text"] for m in talk["messages"] if m["from"] == "you"] == ["I slept badly.", DANGER]
+    assert {m["from"] for m in talk["messages"]} == {"you", "a fixed text of the program", "Clara"}
+    assert talk["drafts_that_were_not_sent"] == 1
+    assert record["check_ins"][0]["total"] == 2
+    assert record["memory"][0]["text"] == "has a dog"
+    assert "ZZ" not in str(record)
+    with pytest.raises(NotFoundError):
+        own_record(at.store, at.clara)
