@@ -14,7 +14,7 @@ from heedful.errors import (
     DataError,
     TransitionError,
 )
-from heedful.store import Store, records
+from heedful.store import Store, Unit, audit, records
 from store_kit import SECRET, Cast, Clock, cast, together
 
 
@@ -151,6 +151,26 @@ def test_a_swallowed_refusal_leaves_nothing_half_done(store: Store, who: Cast) -
         assert unit.drafts.get(made.id).state == "drafted"
         assert unit.decisions.of(who.thread) == ()
         assert [e.action for e in unit.audit.of(f"draft:{made.id}")] == ["draft.made"]
+
+
+def test_steps_that_belong_together_are_undone_together(store: Store, who: Cast) -> None:
+    def steps(unit: Unit) -> None:
+        with unit.together():
+            unit.notes.add(thread=who.thread, kind="x", text="words", by=who.clara)
+            unit.audit.add("program", "test.done", "test:1")
+            unit.counters.add("steps")
+            raise RuntimeError("no")
+
+    with store.begin() as unit:
+        unit.counters.add("before")
+        with pytest.raises(RuntimeError, match="no"):
+            steps(unit)
+        unit.audit.add("program", "test.after", "test:1")
+    with store.read() as unit:
+        assert unit.notes.of(who.thread) == ()
+        assert [e.action for e in unit.audit.of("test:1")] == ["test.after"]
+        assert unit.counters.all() == {("before", "2026"): 1}
+    assert audit.verify(store).state == "ok"
 
 
 def test_drafts_expire_by_themselves(store: Store, who: Cast, clock: Clock) -> None:

@@ -275,6 +275,31 @@ def test_writers_go_on_while_a_key_is_rotated_moved_and_retired(store: Store, ur
     again.close()
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_key_is_not_retired_under_a_transaction_that_uses_it(
+    store: Store, url: str, keys: Keys, who: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once with a row that is written and not yet kept, and once with one that would come after the key is gone."""
+    monkeypatch.setattr(engines, "BUSY_SECONDS", 1)
+    care = Store.open(url, keys)
+    with store.begin() as unit:
+        unit.turns.add(thread=who.thread, client_id="early", role="user", text="sealed with the old key")
+        keys.rotate()
+        with pytest.raises(BusyError, match="Another writer"):
+            rotation.retire(care, 1, by=who.admin)
+
+    def late(unit: Unit) -> None:
+        rotation.reencrypt(care)
+        rotation.retire(care, 1, by=who.admin)
+        unit.turns.add(thread=who.thread, client_id="late", role="user", text="words")
+
+    with pytest.raises(BusyError, match="key was changed meanwhile"):
+        store.run(late, attempts=1)
+    with store.read() as unit:
+        assert [t.text for t in unit.turns.of(who.thread, after=2)] == ["sealed with the old key"]
+    care.close()
+
+
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_the_file_gets_a_new_database_key(store: Store, url: str, keys: Keys, who: Cast) -> None:
     assert rotation.rekey(store, by=who.admin) == 2
