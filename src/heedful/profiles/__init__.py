@@ -112,15 +112,11 @@ class Profile:
         found = []
         for source in self.sources:
             if source.old(today):
-                said = (
-                    f"was last checked on {source.checked}"
-                    if source.checked and source.checker
-                    else "was never checked"
-                )
-                found.append(
                 checked = source.checked if source.checker else None
                 said = f"was last checked on {checked}" if checked else "was never checked"
-                    f"checked and enter the day and the name."
+                found.append(
+                    f"The profile '{source.name}' ({source.citation}) {said} by this installation; have its primary "
+                    "text checked and enter the day and the name."
                 )
         return tuple(found)
 
