@@ -385,3 +385,56 @@ def test_a_persons_own_record_holds_what_is_kept_and_counts_what_was_not_sent(at
     assert "ZZ" not in str(record)
     with pytest.raises(NotFoundError):
         own_record(at.store, at.clara)
+
+
+# ---------------------------------------------------------------------- belief
+
+
+class Says:
+    """A classifier that says what it is told, or fails."""
+
+    def __init__(self, thoughts: float, immediate: float) -> None:
+        from datetime import date
+
+        from heedful.safety.policy import OperatingPoint
+
+        self.thoughts, self.immediate, self.down = thoughts, immediate, False
+        self.point = OperatingPoint(
+            model="b-1",
+            thoughts=0.3,
+            immediate=0.5,
+            recall_target=0.9,
+            recall=0.92,
+            evaluation="x",
+            day=date(2026, 1, 1),
+        )
+
+    def __call__(self, said):  # type: ignore[no-untyped-def]
+        from heedful.safety.policy import Belief
+
+        if self.down:
+            raise RuntimeError("SECRET words")
+        return Belief(thoughts=self.thoughts, immediate=self.immediate, model="b-1")
+
+
+def test_a_belief_escalates_what_no_rule_knows(at: Service) -> None:
+    at.clinic.belief = Says(0.9, 0.8)
+    at.say("Everything is packed and the keys are on the table.")
+    assert at.state() == "risk_held"
+
+
+def test_a_belief_never_takes_anything_away(at: Service) -> None:
+    at.clinic.belief = Says(0.0, 0.0)
+    at.say(DANGER)
+    assert at.state() == "risk_held"
+
+
+def test_a_belief_that_fails_leaves_the_rules(at: Service) -> None:
+    at.clinic.belief = Says(0.9, 0.9)
+    at.clinic.belief.down = True
+    at.say("I slept badly.")
+    assert at.state() == "ai_assisted"
+    at.say(DANGER)
+    assert at.state() == "risk_held"
+    with at.store.read() as unit:
+        assert unit.counters.all()["beliefs_failed", "2026"] == 2

@@ -22,6 +22,7 @@ from heedful.review.said import as_turn, conversation
 from heedful.safety import events
 from heedful.safety.crisis import Tier, assess
 from heedful.safety.gate import Author, Verdict, check
+from heedful.safety.policy import Belief, OperatingPoint, decide
 from heedful.safety.state import State
 from heedful.store import Store
 from heedful.store.records import Draft, StoredTurn, Task, Thread
@@ -90,15 +91,25 @@ class Receipt:
     job: str | None = None
 
 
+class Believes(Protocol):
+    """A calibrated classifier of the last turns, with its operating point; `heedful.classify` trains one."""
+
+    @property
+    def point(self) -> OperatingPoint: ...
+
+    def __call__(self, said: Sequence[Turn]) -> Belief: ...
+
+
 class Clinic:
     """See the head of this module.
 
     Args:
+        belief: adds to what the rules find, and can take nothing away. Without one, or while it fails, rules decide.
         gate: checks every text before it is sent, whoever wrote it; another one than heedful's is for tests.
     """
 
-    def __init__(self, store: Store, *, policy: Policy, gate: Gate = check) -> None:
-        self.store, self.policy, self.gate = store, policy, gate
+    def __init__(self, store: Store, *, policy: Policy, gate: Gate = check, belief: Believes | None = None) -> None:
+        self.store, self.policy, self.gate, self.belief = store, policy, gate, belief
 
     # ------------------------------------------------------------------ help-seeker
 
@@ -128,6 +139,7 @@ class Clinic:
             TransitionError: the conversation is closed.
         """
         words = checked(text)
+        believed = self._believed(thread, by, words)
 
         def work(unit: Unit) -> Receipt:
             self._own(unit, thread, by)
@@ -137,11 +149,31 @@ class Clinic:
                 return Receipt(turn=turn, thread=now, again=True)
             before = [t for t in unit.turns.last(thread, 4) if t.sequence < turn.sequence and t.role != "system"][-1:]
             said = (*[as_turn(t) for t in before if t.role == "assistant"], as_turn(turn))
-            outcome = self._happen(unit, now, events.Said(assessment=assess(said)), turn=turn)
+            found = assess(said)
+            point = self.belief.point if self.belief is not None else None
+            decision = decide(found, belief=believed, point=point, state=crisis.state_of(now))
+            event = events.Said(assessment=found, rung=decision.rung, tier=decision.tier)
+            outcome = self._happen(unit, now, event, turn=turn)
             unit.counters.add("messages")
             return Receipt(turn=turn, thread=outcome.thread, outcome=outcome, job=self._queue(unit, outcome, turn))
 
         return self.store.run(work)
+
+    def _believed(self, thread: str, by: str, words: str) -> Belief | None:
+        """What the classifier says, before the transaction begins: a slow model holds nobody up, a dead one is missed.
+
+        Its fault is counted, and not told: the message counts as one that no model has read.
+        """
+        if self.belief is None:
+            return None
+        with self.store.read() as unit:
+            self._own(unit, thread, by)
+            before = conversation(unit, thread, last=SAID).turns
+        try:
+            return self.belief((*before, Turn(role="user", text=words)))
+        except Exception:
+            self.store.run(lambda unit: unit.counters.add("beliefs_failed"))
+            return None
 
     def _queue(self, unit: Unit, outcome: Outcome, turn: StoredTurn) -> str | None:
         """A draft for the newest message; older ones answer something that is no longer the last word."""
