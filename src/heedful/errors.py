@@ -13,8 +13,9 @@
     │   └── TransitionError (ValueError)  a change of state that the table of transitions does not have
     ├── RunError (RuntimeError)       a run that cannot go on (NaN loss, full disk); exit code 1
     │   ├── TamperError                   stored data that was changed, moved or sealed with another key
-    │   └── StoreError                    the database cannot do it now (full disk, lost connection)
-    │       └── BusyError                     another writer holds it; the same call may be tried again
+    │   ├── StoreError                    the database cannot do it now (full disk, lost connection)
+    │   │   └── BusyError                     another writer holds it; the same call may be tried again
+    │   └── EngineError                   the generation worker gives no reply (full queue, time limit, crash)
     └── GateError (RuntimeError)      a check that refused; exit code 3
 
 Messages say what was expected, what came and what to do. They never hold the text of a turn: a message may end
@@ -107,6 +108,22 @@ class StoreError(RunError):
 
 class BusyError(StoreError):
     """Another writer holds the database or the row; the same call may be tried again."""
+
+
+class EngineError(RunError):
+    """The generation worker gives no reply.
+
+    Args:
+        message: one sentence.
+        code: `full` = too many wait; `down` = no model is loaded; `lost` = the worker died twice over it; `late` = a
+            time limit; `cancelled` = nobody wants it any more; `refused` = the model cannot do this, ever; `failed` =
+            its library raised.
+        retry_after: seconds after which it may work, where that is known.
+    """
+
+    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code, self.retry_after = code, retry_after
 
 
 class GateError(HeedfulError, RuntimeError):
