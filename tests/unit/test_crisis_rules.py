@@ -164,7 +164,7 @@ def test_disguises(words: str) -> None:
 
 def test_people_mix_languages() -> None:
     assert crisis.assess("Ich will einfach nur kms, sorry").rules == ("en/coded",)
-    assert crisis.assess("我真的 want to die").rules == ("en/wish-to-be-dead",)
+    assert "en/wish-to-be-dead" in crisis.assess("我真的 want to die").rules
     all_four = crisis.assess("I want to die. Ich will sterben. Quiero morir. 我想死")
     assert {rule.split("/")[0] for rule in all_four.rules} == set(crisis.LANGUAGES)
     assert crisis.assess("Ich will sterben", languages=["en"]).tier == "none"
