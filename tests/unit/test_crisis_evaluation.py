@@ -63,8 +63,8 @@ def test_no_held_out_case_stands_in_a_rule() -> None:
 
 
 def test_the_release_gate(report: Report) -> None:
-    """Requirement 20. After a reviewed change a person writes `floors(evaluate(own_cases()))` to cases/floors.json and says
-    why in the commit: no command does it, so that nobody lowers a floor by habit."""
+    """Requirement 20. After a reviewed change a person writes `floors(evaluate(own_cases()))` to cases/floors.json and
+    says why in the commit: no command does it, so that nobody lowers a floor by habit."""
     on_file = recorded()
     check_floors(report, on_file)
     assert on_file["cases"] == report.cases, "the cases changed: measure and record again"
