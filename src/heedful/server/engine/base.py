@@ -158,6 +158,7 @@ class Ticket:
         self._changed = threading.Condition()
         self._events: list[Event] = []
         self._listener: Callable[[Event], None] | None = None
+        self._read = False
 
     @property
     def done(self) -> bool:
@@ -181,13 +182,21 @@ class Ticket:
             self.push(EngineError("This reply was cancelled.", code="cancelled"))
             self._cancel(self)
 
+    def again(self) -> bool:
+        """For engines: forget the pieces, to write the reply once more. False where somebody has read some."""
+        with self._changed:
+            if self._read and self._events:
+                return False
+            self._events.clear()
+            return True
+
     def pieces(self, *, timeout: float | None = None) -> Iterator[Piece]:
         """The pieces as they come, for threads. Whoever stops reading cancels.
 
         Raises:
             EngineError: no reply, or (`late`) nothing for `timeout` seconds.
         """
-        at = 0
+        at, self._read = 0, True
         try:
             while True:
                 with self._changed:
@@ -235,6 +244,7 @@ class Ticket:
                 loop.call_soon_threadsafe(queue.put_nowait, event)
 
         with self._changed:
+            self._read = True
             for event in self._events:
                 queue.put_nowait(event)
             self._listener = listen
@@ -248,6 +258,36 @@ class Ticket:
                     return
         finally:
             self.cancel()
+
+    async def finished(self) -> Completion:
+        """The whole reply, for event loops. Who is cancelled cancels.
+
+        Raises:
+            EngineError: no reply.
+        """
+        loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+        def settle(event: Event) -> None:
+            if not future.done():
+                future.set_result(event)
+
+        def listen(event: Event) -> None:
+            if isinstance(event, EngineError) or event.completion is not None:
+                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+                    loop.call_soon_threadsafe(settle, event)
+
+        with self._changed:
+            self._listener = listen
+            if self._finished():
+                settle(self._events[-1])
+        try:
+            last: Event = await future
+        finally:
+            self.cancel()
+        if isinstance(last, EngineError):
+            raise last
+        assert last.completion is not None
+        return last.completion
 
     def _finished(self) -> bool:
         if not self._events:
@@ -305,13 +345,7 @@ class Submitting:
 
     async def complete(self, request: Request) -> Completion:
         """See `Engine.complete`."""
-        found: Completion | None = None
-        heard = self.submit(request).heard()
-        async with contextlib.aclosing(heard):  # type: ignore[type-var]
-            async for piece in heard:
-                found = piece.completion or found
-        assert found is not None
-        return found
+        return await self.submit(request).finished()
 
     def run(self, request: Request, *, timeout: float | None = None) -> Completion:
         """See `Engine.run`."""
