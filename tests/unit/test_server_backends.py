@@ -113,6 +113,17 @@ def test_stop_texts_seeds_and_cancelling(smollm: Any) -> None:
     assert len(seen) <= 5
 
 
+def test_markers_of_a_format_come_back_as_text(smollm: Any) -> None:
+    """llama.cpp leaves special tokens out of its text unless a request names them: formats with markers rely on it."""
+    for names, text in (([], ""), (["<repo_name>"], "<repo_name>")):
+        parts: list[str] = []
+        body = {"prompt": [1, 520], "n_predict": 1, "logit_bias": [[3, 100.0]], "temperature": 0, "stream": True}
+        smollm._server.handle_completions(
+            {**body, "preserved_tokens": names}, lambda c, parts=parts: parts.append(c["choices"][0]["text"])
+        )
+        assert "".join(parts) == text
+
+
 def test_the_embedded_model_in_its_own_process(tmp_path: Path) -> None:
     need_llama()
     needs(packaged_file(SMOLLM2), f"needs the embedded model: {SMOLLM2.install}")
@@ -196,6 +207,7 @@ def test_a_model_is_found_as_file_run_or_name(tmp_path: Path) -> None:
     assert find_gguf(str(alone)).run is None
 
 
+@pytest.mark.slow
 def test_a_run_without_a_file_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
     run = tiny_run(tmp_path)
@@ -208,6 +220,7 @@ def test_a_run_without_a_file_is_exported_once(tmp_path: Path, monkeypatch: pyte
     assert sorted(p.name for p in found.gguf.parent.iterdir()) == [found.gguf.name]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
     save_tiny(tmp_path / "gpt2", kind="gpt2")

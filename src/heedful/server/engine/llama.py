@@ -16,7 +16,7 @@ from heedful.errors import EngineError, MissingExtraError, RunError
 from heedful.formats import Format, make, neutral
 from heedful.formats.chat import shipped_prompt
 from heedful.models.llama_cpp import cores
-from heedful.models.talk import ReplyStream
+from heedful.models.talk import ReplyStream, unwritable
 from heedful.server.engine.find import find_gguf, recorded
 from heedful.server.engine.gguf_head import special_tokens
 from heedful.server.engine.texts import STEP, sample_of
@@ -126,6 +126,7 @@ class LlamaBackend:
             "stop": [*ends, *options["stop"]],
             # Markers of a format are special tokens, which are left out of the text otherwise.
             "preserved_tokens": [*fmt.markers, *ends],
+            "logit_bias": [[token, False] for token in unwritable(fmt, self._tokenizer)],
         }
         answer.end(self._server.handle_completions(body, answer.chunk))
         reply = fmt.parse("".join(parts), self._tokenizer)

@@ -6,16 +6,18 @@ know are passed over; everything of ours stands under `x_heedful`.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from anyio import to_thread
 from fastapi import APIRouter
+from fastapi import Request as HTTPRequest
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.exceptions import HTTPException
@@ -31,6 +33,7 @@ from heedful.server.state import Server, Serving
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
+T = TypeVar("T")
 MOST_TOKENS: Final = 4096
 BEGUN: Final = int(time.time())
 """What `created` of a model says: when this process began to serve it."""
@@ -145,7 +148,7 @@ async def model(server: Serving, name: str) -> dict[str, Any]:
 
 
 @router.post("/chat/completions", response_model=None)
-async def chat(caller: Called, server: Serving, wanted: ChatRequest) -> Response:
+async def chat(connection: HTTPRequest, caller: Called, server: Serving, wanted: ChatRequest) -> Response:
     """Write the next message. With `stream: true`, server-sent events that end with `data: [DONE]`."""
     if wanted.model and wanted.model not in (server.engine.model, "heedful"):
         raise HTTPException(404, "There is no such model; GET /v1/models lists them.")
@@ -160,13 +163,14 @@ async def chat(caller: Called, server: Serving, wanted: ChatRequest) -> Response
         usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
         stream = say(server.engine, server.guard, request)
         # The first event is awaited here, so that a full queue or a dead model is an HTTP status and no broken stream.
-        first = await anext(stream)
+        first = await while_there(connection, anext(stream))
         return StreamingResponse(
             begun.events(first, stream, usage=usage),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
-    return JSONResponse(begun.whole(await say_all(server.engine, server.guard, request)))
+    outcome = await while_there(connection, say_all(server.engine, server.guard, request))
+    return JSONResponse(begun.whole(outcome))
 
 
 @router.post("/embeddings")
@@ -185,6 +189,29 @@ async def embeddings(caller: Called, server: Serving, wanted: EmbeddingRequest) 
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "model": server.embedder.name, "data": data, "usage": usage}
+
+
+async def while_there(connection: HTTPRequest, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, unless the client goes away before: then it is cancelled.
+
+    Raises:
+        HTTPException: 499, which nobody reads.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(connection))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HTTPException(499, "The client went away.")
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(connection: HTTPRequest) -> None:
+    while (await connection.receive())["type"] != "http.disconnect":
+        pass
 
 
 class _Answer:
