@@ -30,7 +30,7 @@ from heedful.classify.fit import Recipe, fit
 from heedful.classify.model import LabelModel
 from heedful.classify.model import load as load_model
 from heedful.errors import ConfigError, DataError, NotFoundError
-from heedful.safety.policy import Belief, OperatingPoint
+from heedful.safety.policy import Belief, OperatingPoint, threshold
 from heedful.types import Conversation, Turn
 
 LABELS = ("none", "thoughts", "immediate")
@@ -189,14 +189,49 @@ def train_belief(
         DataError: a tier without examples, or fewer conversations than folds.
         ConfigError: a recall that cannot be asked for.
     """
+    _check(examples, recall=recall, heads=heads, folds=folds)
+    spread = _unseen(examples, heads=heads, folds=folds, seed=seed, say=say)
+    gold = np.array([LABELS.index(e.tier) for e in examples], dtype=np.int64)
+    temperature = fit_temperature(spread.mean(axis=0), gold)
+    upper = _upper(np.stack([softmax(logits, temperature) for logits in spread]))
+    say("all conversations")
+    final = _heads(examples, heads, seed=seed)
+    name = _name(final)
+    thoughts, immediate = (
+        threshold(upper[:, k].tolist(), (gold > k).tolist(), recall_target=recall) for k in range(len(LABELS) - 1)
+    )
+    point = OperatingPoint(
+        model=name,
+        thoughts=thoughts[0],
+        immediate=immediate[0],
+        recall_target=recall,
+        recall=min(thoughts[1], immediate[1]),
+        evaluation=_hash(examples),
+        day=day or date.today(),
+    )
+    flagged, positive = upper[:, 0] >= point.thoughts, gold >= 1
+    outcome = Outcome(
+        positives=int(positive.sum()),
+        caught=int((flagged & positive).sum()),
+        negatives=int((~positive).sum()),
+        alarms=int((flagged & ~positive).sum()),
+    )
+    return RiskBelief(final, temperature=temperature, name=name, point=point), outcome
+
+
+def _check(examples: Sequence[Example], *, recall: float, heads: int, folds: int) -> None:
     if not 0.5 <= recall <= 1:
         raise ConfigError(f"A recall target lies between 0.5 and 1, but it is {recall}.")
-    groups = sorted({e.group for e in examples})
     for tier in LABELS:
         if not any(e.tier == tier for e in examples):
             raise DataError(f"There is no example of the tier '{tier}' to learn from.")
-    if len(groups) < folds or heads < 2:
+    if len({e.group for e in examples}) < folds or heads < 2:
         raise DataError(f"A belief needs at least {folds} conversations and 2 heads.")
+
+
+def _unseen(examples: Sequence[Example], *, heads: int, folds: int, seed: int, say: Any) -> Floats:
+    """Logits (M, N, C) of each example by heads that have not seen its conversation."""
+    groups = sorted({e.group for e in examples})
     random.Random(seed).shuffle(groups)
     fold_of = {group: i % folds for i, group in enumerate(groups)}
     spread = np.zeros((heads, len(examples), len(LABELS)))
@@ -207,30 +242,7 @@ def train_belief(
         made = _heads(learnt, heads, seed=seed + 1000 * fold)
         items = [_item(examples[i].text, examples[i].before) for i in held]
         spread[:, held] = np.stack([head.logits_of(items) for head in made])
-    gold = np.array([LABELS.index(e.tier) for e in examples], dtype=np.int64)
-    temperature = fit_temperature(spread.mean(axis=0), gold)
-    upper = _upper(np.stack([softmax(logits, temperature) for logits in spread]))
-    say("all conversations")
-    final = _heads(examples, heads, seed=seed)
-    name = _name(final)
-    thresholds = {tier: _threshold(upper[:, k], gold >= k + 1, recall) for k, tier in enumerate(LABELS[1:])}
-    reached = {tier: _recall(upper[:, k], gold >= k + 1, thresholds[tier]) for k, tier in enumerate(LABELS[1:])}
-    point = OperatingPoint(
-        model=name,
-        **thresholds,
-        recall_target=recall,
-        recall=min(reached.values()),
-        evaluation=_hash(examples),
-        day=day or date.today(),
-    )
-    flagged, positive = upper[:, 0] >= thresholds["thoughts"], gold >= 1
-    outcome = Outcome(
-        positives=int(positive.sum()),
-        caught=int((flagged & positive).sum()),
-        negatives=int((~positive).sum()),
-        alarms=int((flagged & ~positive).sum()),
-    )
-    return RiskBelief(final, temperature=temperature, name=name, point=point), outcome
+    return spread
 
 
 def _heads(examples: Sequence[Example], n: int, *, seed: int) -> list[LabelModel]:
@@ -268,17 +280,6 @@ def _upper(spread: Floats) -> Floats:
     least = np.stack([spread[:, :, k:].sum(axis=2) for k in (1, 2)], axis=2)
     found: Floats = np.clip(np.quantile(least, _UPPER, axis=0), 0.0, 1.0)
     return found
-
-
-def _threshold(values: Floats, positive: Any, recall: float) -> float:
-    """The highest threshold that catches at least `recall` of the positives."""
-    ranked = np.sort(values[positive])[::-1]
-    needed = int(np.ceil(recall * len(ranked)))
-    return float(max(ranked[needed - 1], 1e-9))
-
-
-def _recall(values: Floats, positive: Any, threshold: float) -> float:
-    return float((values[positive] >= threshold).mean())
 
 
 def _name(heads: Sequence[LabelModel]) -> str:
