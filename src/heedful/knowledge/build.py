@@ -255,7 +255,8 @@ def _check_same_file(target: Path, file: Path, *, given: bool) -> None:
         return  # damaged: to build again is the remedy
     if Path(before) != file.resolve():
         raise ConfigError(
-            f"'{target}' is the index of another file, '{before}'. Name a new folder with --out, or this one to replace it."
+            f"'{target}' is the index of another file, '{before}'. Name a new folder with --out, or this one to "
+            "replace it."
         )
 
 
