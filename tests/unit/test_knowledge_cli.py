@@ -44,6 +44,18 @@ def test_what_was_left_out_is_never_printed(call: Call, tmp_path: Path) -> None:
             assert ("contact" in out) == (words[0] == "show")
 
 
+def test_data_that_are_gone_are_said_to_be_gone(call: Call, tmp_path: Path) -> None:
+    place = write_cases(tmp_path / "cases.jsonl")
+    call("knowledge", "build", place, "--encoder", "none")
+    _, _, err = call("knowledge", "search", "cases", "sleep")
+    assert "not at hand" not in err
+    place.unlink()
+    for words in (("search", "cases", "sleep"), ("show", "cases", "c-1")):
+        code, _, err = call("knowledge", *words)
+        assert code == 0
+        assert "not at hand, so they were not compared" in err
+
+
 def test_json(call: Call, tmp_path: Path) -> None:
     place = write_cases(tmp_path / "cases.jsonl", [*CASES, BAD])
     _, out, _ = call("knowledge", "build", place, "--encoder", "none", "--json")

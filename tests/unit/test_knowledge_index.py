@@ -184,6 +184,17 @@ def test_building_again_replaces_and_spares_what_is_no_index(tmp_path: Path) -> 
     assert (other / "diary.txt").read_text() == "mine"
 
 
+def test_a_second_file_of_the_same_name_does_not_take_the_first_ones_index(tmp_path: Path) -> None:
+    (tmp_path / "north").mkdir()
+    (tmp_path / "south").mkdir()
+    north, south = write_cases(tmp_path / "north" / "cases.jsonl"), write_cases(tmp_path / "south" / "cases.jsonl")
+    first = build(str(north)).index
+    with pytest.raises(ConfigError, match=r"is the index of another file, '.*north.*'\. Name a new folder"):
+        build(str(south))
+    assert Index.open(first.folder).verify(north)
+    assert build(str(south), out=first.folder).index.folder == first.folder, "asked for by name, it is replaced"
+
+
 def test_an_index_of_other_data_is_refused(tmp_path: Path) -> None:
     place = write_cases(tmp_path / "cases.jsonl")
     index = build(str(place)).index

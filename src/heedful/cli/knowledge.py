@@ -115,7 +115,7 @@ def search_command(
     Example: heedful knowledge search cases "cannot sleep" --show-text
     """
     index = Index.open(folder)
-    index.verify(data)
+    _verify(index, data)
     method = method or ("hybrid" if index.manifest["encoder"] else "bm25")
     hits = index.search(words, method=method, k=k, kinds=kinds)
     rows = []
@@ -154,7 +154,7 @@ def show_command(folder: str, id: str, data: Path | None, show_text: bool, as_js
     Example: heedful knowledge show cases c-017 --show-text
     """
     index = Index.open(folder)
-    index.verify(data)
+    _verify(index, data)
     item = index.item(id)
     record = _outline(item, show_text=show_text)
     if as_json:
@@ -169,6 +169,11 @@ def show_command(folder: str, id: str, data: Path | None, show_text: bool, as_js
             click.echo(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
     if item.safe and not show_text:
         click.echo("The words stay hidden; --show-text prints them.")
+
+
+def _verify(index: Index, data: Path | None) -> None:
+    if not index.verify(data):
+        click.echo("The data that this index was built from are not at hand, so they were not compared.", err=True)
 
 
 def _outline(item: Item, *, show_text: bool) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class DecodingConfig(Settings):
     top_p: float = Field(default=1.0, gt=0, le=1)
     num_beams: int = Field(default=1, ge=1)
     length_penalty: float = 1.0
+    num_candidates: int = Field(default=1, ge=1)
+    mbr_utility: Literal["rougeL", "bleu2"] = "rougeL"
     repetition_penalty: float = Field(default=1.0, gt=0)
     no_repeat_ngram_size: int = Field(default=0, ge=0)
 
@@ -76,7 +78,7 @@ class EvalConfig(Settings):
     baselines: list[str] = Field(default_factory=lambda: ["fixed_reply", "copy_last_turn", "nearest_reply"])
     generate: bool = True
     decoding: DecodingConfig = Field(default_factory=DecodingConfig)
-    branches: int = Field(default=64, ge=1, description="replies (times beams) decoded in one batch")
+    branches: int = Field(default=64, ge=1, description="replies (times beams or candidates) decoded in one batch")
     metrics: list[str] = Field(default_factory=lambda: ["all"])
     bootstrap: int = Field(default=1000, ge=0)
     examples: int = Field(default=3, ge=0, description="dialogues shown per rule: random, best, worst")

@@ -369,7 +369,7 @@ def write_replies(
     """
     config = setting.config
     decoding = config.decoding.decoding(config.seed)
-    whole = {**header, "decoding": asdict(decoding), "branches": config.branches}
+    whole = {**header, "decoding": decoding.record(), "branches": config.branches}
     if setting.plan is not None:
         whole["plan"] = setting.plan.identity()
     records = Records(setting.folder / "traces" / f"{name}.jsonl", whole)

@@ -106,7 +106,7 @@ class StudyConfig(Settings):
         default_factory=dict, description="label set: scorer that reads the client's turns instead of the corpus' gold"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    branches: int = Field(default=64, ge=1, description="replies (times beams) decoded in one batch")
+    branches: int = Field(default=64, ge=1, description="replies (times beams or candidates) decoded in one batch")
     bootstrap: int = Field(default=1000, ge=1)
     examples: int = Field(default=5, ge=0, description="dialogues shown side by side, drawn with the seed")
     seed: int = Field(default=13, ge=0)

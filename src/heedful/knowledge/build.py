@@ -83,12 +83,14 @@ def build(
     Raises:
         NotFoundError: no such reader, or its data are not there.
         DataError: the data are damaged, or the screen leaves nothing of them.
-        ConfigError: `out` is a folder with something else in it.
+        ConfigError: `out` is a folder with something else in it, or, where nobody named it, the index of another file.
     """
     reader, named = reader_of(what)
     place = named or reader.require(path)
     target = Path(out) if out is not None else place_of(place.stem if named else reader.name)
     _check_target(target)
+    if named:
+        _check_same_file(target, named, given=out is not None)
     say(f"reading {place} ...")
     hashes = reader.hashes(place)
     if isinstance(encoder, str):
@@ -241,6 +243,21 @@ def _check_target(target: Path) -> None:
         raise ConfigError(f"'{target}' is a folder with something else in it; name an empty or a new one with --out.")
     if target.exists() and not target.is_dir():
         raise ConfigError(f"'{target}' is a file; an index is a folder.")
+
+
+def _check_same_file(target: Path, file: Path, *, given: bool) -> None:
+    """Two files of one name do not share an index by accident: the first would be gone without a word."""
+    if given or not (target / PLACE).is_file():
+        return
+    try:
+        before = json.loads((target / PLACE).read_text("utf-8"))["path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # damaged: to build again is the remedy
+    if Path(before) != file.resolve():
+        raise ConfigError(
+            f"'{target}' is the index of another file, '{before}'. Name a new folder with --out, or this one to "
+            "replace it."
+        )
 
 
 def _private(path: str, flags: int) -> int:

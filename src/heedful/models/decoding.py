@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class Decoding:
         temperature, top_k, top_p: shape of the distribution that is drawn from (top_k 0 = off).
         num_beams: 1 is greedy or sampling; more is beam search (not together with do_sample).
         length_penalty: exponent on length in a finished beam's score.
+        num_candidates: 1 is one draw; of more draws the one is kept that the others agree with most (minimum Bayes
+            risk, see `heedful.models.consensus`; only together with do_sample).
+        mbr_utility: how the agreement of two draws is measured.
         repetition_penalty: divides positive and multiplies negative logits of tokens that were seen (CTRL, 2019).
         no_repeat_ngram_size: an n-gram of prompt and reply may not be written again (0 = off).
         seed: of the random streams.
@@ -42,13 +45,33 @@ class Decoding:
     top_p: float = 1.0
     num_beams: int = 1
     length_penalty: float = 1.0
+    num_candidates: int = 1
+    mbr_utility: Literal["rougeL", "bleu2"] = "rougeL"
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     seed: int = 13
 
+    def record(self) -> dict[str, Any]:
+        """As a file of replies keeps it. The choice among draws is named only where there is one."""
+        found = asdict(self)
+        if self.num_candidates == 1:
+            del found["num_candidates"], found["mbr_utility"]
+        return found
+
+    @property
+    def width(self) -> int:
+        """How many branches one reply takes while it is written: its beams or its candidates."""
+        return max(self.num_beams, self.num_candidates)
+
     def __post_init__(self) -> None:
         if self.do_sample and self.num_beams > 1:
             raise ConfigError("Decoding draws (do_sample: true) or searches (num_beams > 1), not both; choose one.")
+        if self.num_candidates < 1 or (self.num_candidates > 1 and not self.do_sample):
+            raise ConfigError("Decoding with num_candidates > 1 chooses among draws; set do_sample: true as well.")
+        if self.mbr_utility != "rougeL" and self.num_candidates == 1:
+            raise ConfigError(
+                "Decoding has an mbr_utility only where num_candidates is at least 2; set it, or leave both."
+            )
         if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:
             raise ConfigError(
                 "Decoding needs 0 <= min_new_tokens <= max_new_tokens and max_new_tokens >= 1, but got "
@@ -136,6 +159,11 @@ def chooser(
     shape = _Shape(settings, prompt=tuple(prompt), end=end, banned=tuple(banned))
     if settings.num_beams > 1:
         return _Beams(settings, shape)
+    if settings.num_candidates > 1:
+        from heedful.models.consensus import Consensus
+
+        draws = [_Single(settings, shape, stream(settings.seed, f"{name}/{i}")) for i in range(settings.num_candidates)]
+        return Consensus(draws, utility=settings.mbr_utility, end=end)
     return _Single(settings, shape, stream(settings.seed, name) if settings.do_sample else None)
 
 

@@ -58,12 +58,12 @@ def generate(
     """Replies for `samples` (their targets are not read), a batch of conversations at a time.
 
     Args:
-        branches: about how many replies (times beams) are decoded in one batch.
+        branches: about how many replies (times beams or candidates) are decoded in one batch.
         banned: token ids that are never written.
         plan: how the first token of each reply is chosen, if it is a plan; None: like any other token.
         written: ids that are stored already. A batch of nothing else is passed over; any other is written whole, since
             in 16 bit the last digits of a reply's probabilities, and so its words, depend on the rows beside it.
-        on_token: called with sample id and token as each is written (not for beams), for streaming.
+        on_token: called with sample id and token as each is written (not for beams and candidates), for streaming.
 
     Yields:
         The replies of one batch, so that a caller can store them before the next one starts.
@@ -80,7 +80,7 @@ def generate(
     groups.sort(key=lambda g: (-max(len(s) for s in g), g[0].id))
     batches: list[list[list[Sample]]] = [[]]
     for group in groups:
-        if batches[-1] and sum(map(len, batches[-1])) + len(group) > max(1, branches // settings.num_beams):
+        if batches[-1] and sum(map(len, batches[-1])) + len(group) > max(1, branches // settings.width):
             batches.append([])
         batches[-1].append(group)
     for batch in batches:
@@ -108,7 +108,7 @@ class _Tree:
         plan: PlanRule | None,
         on_token: Callable[[str, int], None] | None,
     ) -> None:
-        self.causal, self.on_token = causal, on_token
+        self.causal, self.on_token = causal, on_token if settings.width == 1 else None
         self.samples = [s for g in groups for s in g]
         ends = end_ids(causal)
         self.choosers: dict[str, Chooser] = {

@@ -133,6 +133,7 @@ class LlamaCppEngine:
             settings,
             "num_beams",
             "length_penalty",
+            "num_candidates",
             "min_new_tokens",
             "repetition_penalty",
             "no_repeat_ngram_size",

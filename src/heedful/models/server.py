@@ -146,7 +146,8 @@ class ServerEngine:
             RunError: no answer after all retries, a refused request, or not one reply that can be used.
         """
         check_request(prompts, n=n, names=names)
-        refuse_settings("server", settings, "num_beams", "length_penalty", "repetition_penalty", "no_repeat_ngram_size")
+        unknown = ("num_beams", "length_penalty", "num_candidates", "repetition_penalty", "no_repeat_ngram_size")
+        refuse_settings("server", settings, *unknown)
         refuse_shaped(
             "server",
             settings,
