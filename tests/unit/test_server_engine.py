@@ -115,7 +115,7 @@ def test_a_slow_model_never_blocks_the_event_loop() -> None:
                 longest, last = max(longest, now - last), now
             return longest
 
-        assert asyncio.run(beats()) < 0.3  # the reply takes a second
+        assert asyncio.run(beats()) < 0.5  # the reply takes a second
 
 
 def test_the_queue_is_bounded_and_says_when_to_come_back() -> None:

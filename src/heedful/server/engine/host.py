@@ -104,14 +104,17 @@ class WorkerEngine(Submitting):
         self._thread: threading.Thread | None = None
         self._now: _Process | None = None
         self._stop_at: float | None = None
-        self._wake, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
+        # Made when the thread starts: an engine that is only described holds nothing open.
+        self._wake: socket.socket
+        self._waker: socket.socket
 
     # ------------------------------------------------------------------ for everybody
 
     def start(self) -> None:
         """Begin to load; returns at once. A second start does nothing."""
         if self._thread is None:
+            self._wake, self._waker = socket.socketpair()
+            self._waker.setblocking(False)
             self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
             self._thread.start()
 
@@ -119,11 +122,11 @@ class WorkerEngine(Submitting):
         """No more requests; those that are being written get `drain` seconds, then the process ends."""
         with self._lock:
             self._stop_at = time.monotonic() + drain
-        self._knock()
         if self._thread is not None:
+            self._knock()
             self._thread.join(drain + self.limits.grace + 10)
-        self._wake.close()
-        self._waker.close()
+            self._wake.close()
+            self._waker.close()
 
     def state(self) -> EngineState:
         """How it is."""
