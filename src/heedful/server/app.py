@@ -14,7 +14,7 @@ from typing import Any
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 
-from heedful.server import access, problems
+from heedful.server import access, describe, problems
 from heedful.server.auth.accounts import Accounts
 from heedful.server.auth.limits import Backoff, Buckets
 from heedful.server.auth.passwords import Passwords
@@ -23,6 +23,7 @@ from heedful.server.embeddings import Embedder, MiniLM
 from heedful.server.engine.base import Engine
 from heedful.server.gate import Gate
 from heedful.server.guard import Guard, checked
+from heedful.server.here import Here
 from heedful.server.routes import ROUTERS
 from heedful.server.state import Server, SetupCode
 from heedful.store import Store
@@ -84,7 +85,9 @@ def create_app(
         app.include_router(router)
     problems.install(app)
     app.add_middleware(Gate, server=server)
+    app.add_middleware(Here)  # around the gate: its refusals have a language and the crisis lines too
     access.check_routes(app, table)
+    app.openapi = lambda: describe.document(app, table)  # type: ignore[method-assign]
     return app
 
 

@@ -147,7 +147,11 @@ async def model(server: Serving, name: str) -> dict[str, Any]:
     return _model(name)
 
 
-@router.post("/chat/completions", response_model=None)
+@router.post(
+    "/chat/completions",
+    response_model=None,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}}}},
+)
 async def chat(connection: HTTPRequest, caller: Called, server: Serving, wanted: ChatRequest) -> Response:
     """Write the next message. With `stream: true`, server-sent events that end with `data: [DONE]`."""
     if wanted.model and wanted.model not in (server.engine.model, "heedful"):
