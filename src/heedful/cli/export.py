@@ -1,4 +1,4 @@
-"""`heedful export`: a run as other tools want it, one GGUF file or a folder without adapter."""
+"""`heedful export`: a run as other tools want it, and what clinicians decided, as data to learn from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from heedful.cli.opened import database_option, opened
 from heedful.errors import UserError
 from heedful.models.causal import CausalModel, load
 from heedful.models.gguf import PRECISIONS, export_gguf, merged_copy
@@ -17,7 +18,7 @@ from heedful.models.gguf import PRECISIONS, export_gguf, merged_copy
 
 @click.group(name="export")
 def export_group() -> None:
-    """Export a run for other tools: one GGUF file, or a merged folder."""
+    """Export a run (one GGUF file, a merged folder), or decisions of the clinic as preferences."""
 
 
 @export_group.command(name="gguf")
@@ -59,6 +60,31 @@ def merge_command(run: str, to: Path | None, dtype: str) -> None:
         shutil.copyfile(card, scratch / "README.md")
     os.replace(scratch, target)
     click.echo(str(target))
+
+
+@export_group.command(name="preferences")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--form", type=click.Choice(["pairs", "answers"]), default="pairs", show_default=True)
+@click.option("--name", "names", multiple=True, help="A name to take out as well; may be given several times.")
+@click.option("--plain", is_flag=True, help="Not sealed, for training. A person reads the file first.")
+@database_option
+@click.option("--by", required=True, help="Id of the clinician, supervisor or admin who exports.")
+def preferences_command(
+    target: Path, form: Any, names: tuple[str, ...], plain: bool, database: str | None, by: str
+) -> None:
+    """Write edits and rejections of drafts as pairs for DPO and reward models, with consent and without names.
+
+    \b
+    heedful export preferences pairs.jsonl --plain --by 3f2a...
+    heedful train method=dpo dataset=pairs.jsonl model_name_or_path=runs/demo
+    """
+    with opened(database) as store:
+        from heedful.review.preferences import export_preferences
+
+        done = export_preferences(store, target, by=by, form=form, names=names, plain=plain)
+        replaced = ", ".join(f"{kind} {n:,}" for kind, n in done.replaced.items()) or "nothing"
+        click.echo(f"{done.path}: {done.lines:,} lines of {done.people:,} people; taken out: {replaced}")
+        click.echo(f"{done.without_consent:,} decided drafts were left out: no consent to training", err=True)
 
 
 def _loaded(run: str) -> CausalModel:
