@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def cases(site: Site) -> list[tuple[str, str, str]]:
     """(pattern, an address of it, method) of every route there is."""
     return [
-        (path, path.replace("{name}", "server.css").replace("{token_id}", "0" * 32), method)
+        (path, re.sub(r"\{\w+\}", "0" * 32, path.replace("{name}", "server.css")), method)
         for path, methods in access.routes_of(site.app)
         for method in methods
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def requests(site: Site, client: Any) -> Iterator[Any]:
     ]  # fmt: skip
     for path, methods in access.routes_of(site.app):
         for method in methods:
-            place = path.replace("{name}", MARK).replace("{token_id}", MARK).replace("{item}", MARK)
+            place = re.sub(r"\{\w+\}", MARK, path)
             for head in (site.bearer(), {"X-CSRF-Token": MARK}, {"Authorization": f"Bearer hfd_{MARK}_{MARK}"}):
                 head = {**head, "X-Mark": MARK, "User-Agent": MARK, "Cookie": f"heedful={MARK}; a={MARK}"}
                 address = f"{place}?{MARK}={MARK}&next={MARK}&q={MARK}"

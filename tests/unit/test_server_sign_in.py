@@ -22,6 +22,7 @@ from heedful.server.auth.accounts import Login, Refusal
 from heedful.server.auth.limits import RULES, Backoff, Buckets
 from heedful.server.auth.passwords import Cost, Passwords, check_password
 from heedful.server.auth.second_factor import Factor
+from heedful.server.routes.sign_in import HOME
 from server_kit import PASSWORD, PEOPLE, Site, csrf, make_site, post
 from store_kit import Clock
 
@@ -69,7 +70,7 @@ def test_a_clinician_signs_in_for_the_first_time(site: Site, clock: Clock) -> No
         assert post(client, "/sign-in", {"name": "clara", "password": PASSWORD}).headers["location"] == "/second-factor"
         assert post(client, "/second-factor", {"code": code(secret, clock)}).status_code == 401
         clock.forward(seconds=30)
-        assert post(client, "/second-factor", {"code": code(secret, clock)}).headers["location"] == "/account"
+        assert post(client, "/second-factor", {"code": code(secret, clock)}).headers["location"] == HOME
 
         # And without the phone.
         post(client, "/sign-out", {}, page="/account")
@@ -89,7 +90,7 @@ def test_a_help_seeker_needs_a_password_only_and_lands_where_they_wanted(site: S
         assert answer.headers["location"] == "/account"
         for evil in ("//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"):
             other = post(client, "/sign-in", {"name": "anna", "password": PASSWORD, "next": evil})
-            assert other.headers["location"] == "/account"
+            assert other.headers["location"] == HOME
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(site: Site) -> None:
@@ -485,3 +486,24 @@ def test_codes_of_the_neighbouring_half_minutes_count(clock: Clock) -> None:
     assert factor.accept(too_late, at) is None
     assert factor.accept("", at) is None
     assert factor.accept("ünfug!", at) is None
+
+
+def test_keys_for_scripts_are_made_and_ended_on_a_page(site: Site) -> None:
+    with site.signed_in("clinician") as client:
+        made = post(client, "/account/tokens", {"scope": "generate"})
+        token = re.search(r'class="token">(hfd_generate_[\w-]+)<', made.text)
+        assert token
+        assert token[1] not in client.get("/account/tokens").text  # shown once
+        with site.client() as script:
+            key = {"Authorization": f"Bearer {token[1]}"}
+            assert script.get("/v1/models", headers=key).status_code == 200
+            ends = re.search(r'action="(/account/tokens/[0-9a-f]+/end)"', client.get("/account/tokens").text)
+            assert ends
+            assert post(client, ends[1], {}, page="/account/tokens").status_code == 303
+            assert script.get("/v1/models", headers=key).status_code == 401
+        refused = post(client, "/account/tokens", {"scope": "metrics"})
+        assert refused.status_code == 400
+        assert "hfd_" not in refused.text
+    with site.signed_in("help_seeker") as client:
+        assert client.get("/account/tokens").status_code == 403
+        assert "/account/tokens" not in client.get("/account").text
