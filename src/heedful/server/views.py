@@ -17,6 +17,8 @@ from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
+from heedful.server import here
+
 KINDS: Final[dict[str, str]] = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -45,7 +47,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(csrf_field=csrf_field, asset=asset)
+    made.globals.update(csrf_field=csrf_field, asset=asset, **here.GLOBALS)
     return made
 
 

@@ -6,7 +6,43 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from heedful.server.routes import health, openai, setup, sign_in, tokens
+from heedful.server import clinic
+from heedful.server.routes import (
+    admin,
+    checkins,
+    decide,
+    exercises,
+    health,
+    inbox,
+    me,
+    openai,
+    people,
+    setup,
+    sign_in,
+    start,
+    supervision,
+    talk,
+    tasks,
+    tokens,
+)
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (health.router, sign_in.router, setup.router, tokens.router, openai.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    health.router,
+    sign_in.router,
+    setup.router,
+    tokens.router,
+    openai.router,
+    clinic.router,
+    start.router,
+    talk.router,
+    checkins.router,
+    exercises.router,
+    me.router,
+    inbox.router,
+    decide.router,
+    tasks.router,
+    people.router,
+    supervision.router,
+    admin.router,
+)
 """What the app answers with."""

@@ -20,8 +20,8 @@ from heedful.server.views import page
 
 router = APIRouter(include_in_schema=False)
 
-HOME = "/account"
-"""Where somebody lands who named no other page; the console sets its own with `next`."""
+HOME = "/"
+"""Where somebody lands who named no other page; it leads to the first page of the role."""
 WRONG = "Name or password is wrong. Names and passwords are told apart by every letter."
 WRONG_CODE = "This code is wrong, late or used already. Wait for the next one and try again."
 DEVICE_DAYS = 180
