@@ -12,7 +12,7 @@ import json
 import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from anyio import to_thread
@@ -195,7 +195,7 @@ async def embeddings(caller: Called, server: Serving, wanted: EmbeddingRequest) 
     return {"object": "list", "model": server.embedder.name, "data": data, "usage": usage}
 
 
-async def while_there(connection: HTTPRequest, work: Coroutine[Any, Any, T]) -> T:
+async def while_there(connection: HTTPRequest, work: Awaitable[T]) -> T:
     """What `work` gives, unless the client goes away before: then it is cancelled.
 
     Raises:
