@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
 import time
@@ -19,6 +20,7 @@ from conftest import needs
 from heedful.errors import ConfigError, DataError, EngineError, MissingExtraError, RunError
 from heedful.models.embedded import SMOLLM2, packaged_file
 from heedful.models.llama_cpp import _library
+from heedful.server.embeddings import MiniLM
 from heedful.server.engine.base import Message, Options, Request
 from heedful.server.engine.find import EXPORTED, find_gguf
 from heedful.server.engine.gguf_head import special_tokens
@@ -323,6 +325,21 @@ def test_another_server_is_on_this_machine_and_has_the_model() -> None:
         RemoteBackend({"model": "http://127.0.0.1:9/v1", "streams": 1})
     with other() as (url, _), pytest.raises(ConfigError, match="no such model"):
         RemoteBackend({"model": url, "model_name": "huge", "streams": 1})
+
+
+def test_vectors_are_unit_vectors_and_no_text_is_remembered() -> None:
+    from heedful.models.encoder import EMBEDDED
+
+    needs(importlib.util.find_spec(EMBEDDED["minilm"]), "needs the embedded encoder: see heedful doctor")
+    embedder = MiniLM()
+    vectors, tokens = embedder.embed(["I slept badly.", "I could not sleep.", "The bus is late."])
+    assert [len(v) for v in vectors] == [384] * 3
+    assert sum(x * x for x in vectors[0]) == pytest.approx(1, abs=1e-5)
+    near, far = (sum(a * b for a, b in zip(vectors[0], v, strict=True)) for v in vectors[1:])
+    assert near > far
+    assert tokens >= 12
+    assert embedder._encoder is not None
+    assert not embedder._encoder._pooled
 
 
 # ---------------------------------------------------------------------- small parts

@@ -16,6 +16,7 @@ import server_kit
 server_kit.require()
 
 from fastapi import APIRouter
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict
 
 from heedful.errors import (
@@ -30,7 +31,7 @@ from heedful.errors import (
     TransitionError,
 )
 from heedful.server import access
-from heedful.server.problems import cut, of_error
+from heedful.server.problems import cut, for_programs, of_error
 from heedful.testing.engine import ScriptedEngine
 from server_kit import Site, csrf, make_site
 
@@ -162,7 +163,7 @@ def test_quoted_words_are_cut_out_whatever_they_hold() -> None:
 
 def requests(site: Site, client: Any) -> Iterator[Any]:
     """Every route with the mark in all that it takes: path, query, headers, cookies, JSON keys and values, forms."""
-    form_of = csrf(client.get("/sign-in").text)
+    form_of, key = csrf(client.get("/sign-in").text), site.bearer()
     fields = [
         "name",
         "password",
@@ -190,13 +191,14 @@ def requests(site: Site, client: Any) -> Iterator[Any]:
     for path, methods in access.routes_of(site.app):
         for method in methods:
             place = re.sub(r"\{\w+\}", MARK, path)
-            for head in (site.bearer(), {"X-CSRF-Token": MARK}, {"Authorization": f"Bearer hfd_{MARK}_{MARK}"}):
+            bodies = (good, {**good, "model": ""}, *bad) if for_programs(path) else ({MARK: MARK},)
+            for head in (key, {"X-CSRF-Token": MARK}, {"Authorization": f"Bearer hfd_{MARK}_{MARK}"}):
                 head = {**head, "X-Mark": MARK, "User-Agent": MARK, "Cookie": f"heedful={MARK}; a={MARK}"}
                 address = f"{place}?{MARK}={MARK}&next={MARK}&q={MARK}"
                 if method == "GET":
                     yield client.get(address, headers=head)
                     continue
-                for body in (good, {**good, "model": ""}, *bad):
+                for body in bodies:
                     yield client.request(method, address, headers=head, json=body)
                 form = {**dict.fromkeys(fields, MARK), "csrf": form_of}
                 yield client.request(method, address, headers={"X-Mark": MARK}, data=form)
@@ -227,6 +229,43 @@ def test_what_was_sent_reaches_no_log_and_no_error(site: Site, caplog: pytest.Lo
         assert MARK not in record.getMessage()
         assert MARK not in (record.exc_text or "")
         assert record.exc_info is None
+
+
+def fields_of(site: Site) -> dict[tuple[str, str], list[str]]:
+    """(path, method) -> names of the fields of its form."""
+    found = {}
+    for context in iter_route_contexts(site.app.routes):
+        dependant = getattr(context.original_route, "dependant", None)
+        for method in context.methods or ():
+            found[str(context.path), method] = [p.alias for p in dependant.body_params] if dependant else []
+    return found
+
+
+@pytest.mark.parametrize("role", ["help_seeker", "clinician", "admin"])
+def test_what_somebody_wrote_who_is_signed_in_reaches_no_log(
+    site: Site, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pages may show people their own words again; a log never does, and neither does an answer to a program."""
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # the test's own client
+    seen = set()
+    with site.client():  # keeps the app alive; the clients below come and go
+        for (path, method), names in fields_of(site).items():
+            client = site.signed_in(role)  # a new one each time: some routes end it
+            head = {"X-CSRF-Token": client.get("/api/session").json()["csrf"], "X-Mark": MARK}
+            for place in (re.sub(r"\{\w+\}", MARK, path), re.sub(r"\{\w+\}", "0" * 32, path)):
+                address = f"{place}?{MARK}={MARK}&q={MARK}"
+                more = {"data": dict.fromkeys([*names, MARK], MARK)} if method != "GET" else {}
+                answer = client.request(method, address, headers=head, **more)
+                seen.add(answer.status_code)
+                assert answer.status_code < 500 or path == "/api/test/raise", (method, path)
+                if path.startswith(("/api/", "/v1/")) and answer.status_code >= 400:
+                    assert MARK not in answer.text, (method, path)
+    assert {200, 303, 403} <= seen
+    for record in caplog.records:
+        if record.name.startswith(("heedful", "uvicorn", "fastapi", "asyncio")):
+            assert MARK not in record.getMessage()
+            assert record.exc_info is None
 
 
 def test_a_fault_is_logged_with_its_place_and_without_its_message(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ httpx = pytest.importorskip("httpx")
 from heedful.errors import EngineError
 from heedful.server.generation import _ready
 from heedful.testing.engine import ScriptedEngine
-from server_kit import Site, make_site, running
+from server_kit import Site, csrf, make_site, running
 
 SAID = "That sounds hard. What kept you awake? I am here"
 HELLO = [{"role": "user", "content": "I slept badly."}]
@@ -263,6 +263,32 @@ def test_a_slow_model_leaves_everything_else_quick(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 1.5
         for thread in slow:
             thread.join(20)
+    site.store.close()
+
+
+def test_a_flood_of_passwords_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    """Stretching a password takes long on purpose; it waits outside of the threads that look callers up."""
+    site = make_site(tmp_path, requests_per_minute=100_000)
+    site.accounts.passwords.verify = lambda *_: time.sleep(0.1) or False
+    with running(site.app) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        key, form = site.bearer(), {"name": "anna", "password": "x", "csrf": csrf(client.get("/sign-in").text)}
+        cookies = dict(client.cookies)
+
+        def knock(n: int) -> None:
+            data = {**form, "name": f"nobody{n}"}
+            httpx.post(f"{url}/sign-in", data=data, cookies=cookies, timeout=30, trust_env=False)
+
+        flood = [threading.Thread(target=knock, args=(n,)) for n in range(60)]
+        for thread in flood:
+            thread.start()
+        time.sleep(0.3)
+        begun = time.monotonic()
+        assert client.get("/v1/models", headers=key).status_code == 200
+        waited = time.monotonic() - begun
+        assert any(thread.is_alive() for thread in flood)
+        for thread in flood:
+            thread.join(30)
+    assert waited < 0.7
     site.store.close()
 
 

@@ -7,11 +7,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from heedful.server.access import Access
 from heedful.server.auth.accounts import Accounts
 from heedful.server.auth.limits import Buckets
+from heedful.server.auth.passwords import AT_ONCE
 from heedful.server.config import ServeConfig
 from heedful.server.embeddings import Embedder
 from heedful.server.engine.base import Engine
@@ -35,6 +37,10 @@ class Server:
     requests: Buckets
     generations: Buckets
     metrics: Metrics = field(default_factory=Metrics)
+    # Work that takes long waits here, outside of the threads that look callers up: a flood of passwords or of texts to
+    # encode must not keep anybody else waiting.
+    stretching: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(AT_ONCE), repr=False)
+    encoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1), repr=False)
 
     @property
     def secure(self) -> bool:

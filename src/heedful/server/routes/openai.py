@@ -186,7 +186,7 @@ async def embeddings(caller: Called, server: Serving, wanted: EmbeddingRequest) 
     if pause > 0:
         raise HTTPException(429, "Too many requests for vectors; wait a moment.", headers=wait(pause))
     texts = list(wanted.input)
-    vectors, tokens = await to_thread.run_sync(server.embedder.embed, texts)
+    vectors, tokens = await to_thread.run_sync(server.embedder.embed, texts, limiter=server.encoding)
     data = [
         {"object": "embedding", "index": at, "embedding": _coded(vector, wanted.encoding_format or "float")}
         for at, vector in enumerate(vectors)

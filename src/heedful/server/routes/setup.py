@@ -52,7 +52,7 @@ async def setup(
     backoff.worked("setup", "setup")
     people = (("admin", admin_name, admin_password), ("clinician", clinician_name, clinician_password))
     try:
-        await to_thread.run_sync(lambda: _make(server, people))
+        await to_thread.run_sync(lambda: _make(server, people), limiter=server.stretching)
     except UserError as err:
         return _again(caller, str(err), status=400)
     server.setup.spend()

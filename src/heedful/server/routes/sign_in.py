@@ -41,7 +41,8 @@ async def sign_in(
     """Name and password: on to the second factor, or in."""
     device = request.cookies.get(f"{server.cookie}-device", "")
     found = await to_thread.run_sync(
-        lambda: server.accounts.sign_in(name, password, address=caller.address, device=device)
+        lambda: server.accounts.sign_in(name, password, address=caller.address, device=device),
+        limiter=server.stretching,
     )
     if isinstance(found, Refusal):
         return _refused(found, "sign_in.html.j2", caller, wrong=WRONG, next=inside(next))
@@ -104,7 +105,9 @@ async def password(caller: Called, server: Serving, old: Text, new: Text) -> Res
     """Another password: all other sessions end."""
     user = caller.user or ""
     try:
-        login = await to_thread.run_sync(lambda: server.accounts.change_password(user, old=old, new=new))
+        login = await to_thread.run_sync(
+            lambda: server.accounts.change_password(user, old=old, new=new), limiter=server.stretching
+        )
     except UnlockError as err:
         staff = caller.role in STAFF
         return page("account.html.j2", status=400, csrf=caller.csrf, caller=caller, staff=staff, said=str(err))
