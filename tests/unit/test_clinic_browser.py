@@ -20,6 +20,8 @@ from clinic_kit import Clinic, make_clinic
 
 from server_kit import PASSWORD, running
 
+pytestmark = pytest.mark.slow  # a minute: real windows, real waiting
+
 DANGER = "I am going to kill myself tonight."
 PHONE = {"width": 320, "height": 640}
 DESK = {"width": 1280, "height": 900}
@@ -66,7 +68,6 @@ class House:
         visit = Visit(context.new_page(), self.address)
         visit.page.on("console", lambda m: visit.wrong.append(m.text) if m.type in ("error", "warning") else None)
         visit.page.on("pageerror", lambda err: visit.wrong.append(str(err)))
-        visit.page.on("requestfailed", lambda r: visit.wrong.append(r.url) if "/static/" in r.url else None)
         yield visit
         context.close()
         assert visit.wrong == []
