@@ -7,6 +7,7 @@ the batch, an interrupted run continues with the same words, and one reply can b
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 
 from heedful.errors import ConfigError
+from heedful.models.consensus import UTILITIES
 
 if TYPE_CHECKING:
     import torch
@@ -160,10 +162,8 @@ def chooser(
     if settings.num_beams > 1:
         return _Beams(settings, shape)
     if settings.num_candidates > 1:
-        from heedful.models.consensus import Consensus
-
         draws = [_Single(settings, shape, stream(settings.seed, f"{name}/{i}")) for i in range(settings.num_candidates)]
-        return Consensus(draws, utility=settings.mbr_utility, end=end)
+        return _Consensus(draws, utility=settings.mbr_utility, end=end)
     return _Single(settings, shape, stream(settings.seed, name) if settings.do_sample else None)
 
 
@@ -374,3 +374,48 @@ class _Beams:
             return len(self.finished) >= self.settings.num_beams
         best = float(self.live[0][0] / (length**self.settings.length_penalty))
         return best <= self.finished[-1][0]
+
+
+class _Consensus:
+    """A chooser that lets several others write from one prompt and keeps the reply that agrees most with the rest.
+
+    Args:
+        candidates: at least two choosers, each with a random stream of its own; they are asked side by side.
+        utility: a name of `heedful.models.consensus.UTILITIES`.
+        end: tokens that end a reply; they are no words, and agreement does not count them.
+    """
+
+    def __init__(self, candidates: Sequence[Chooser], *, utility: str, end: frozenset[int]) -> None:
+        self.candidates, self.utility, self.end = list(candidates), UTILITIES[utility], end
+        self.live = list(range(len(self.candidates)))
+        self.done: Written | None = None
+        self.begun = False
+
+    def step(self, logits: torch.Tensor) -> Step:
+        """One token for each candidate that still writes; [1, V] at first, then a row for each of them."""
+        rows = [logits[at if self.begun else 0][None] for at in range(len(self.live))]
+        steps = choose([self.candidates[i] for i in self.live], rows)
+        parents: list[int] = []
+        tokens: list[int] = []
+        following: list[int] = []
+        for at, (i, step) in enumerate(zip(self.live, steps, strict=True)):
+            if self.candidates[i].done is None:
+                following.append(i)
+                parents.append(at if self.begun else 0)
+                tokens.append(step.tokens[0])
+        self.live, self.begun = following, True
+        if not following:
+            self.done = self._agreed()
+        return Step(parents=tuple(parents), tokens=tuple(tokens))
+
+    def _agreed(self) -> Written:
+        written = [made for c in self.candidates if (made := c.done) is not None]
+        texts = [tuple(t for t in made.tokens if t not in self.end) for made in written]
+        # Equal draws are counted as often as they were drawn, and worked out once.
+        counts = Counter(texts)
+        risk = {
+            text: sum(n * self.utility(text, other) for other, n in counts.items()) - self.utility(text, text)
+            for text in counts
+        }
+        best = max(counts, key=lambda text: (risk[text], -texts.index(text)))
+        return written[texts.index(best)]
