@@ -11,11 +11,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from heedful.classify.belief import RiskBelief
 from heedful.corpora.base import roots
 from heedful.errors import NotFoundError
 from heedful.safety import crisis
 from heedful.safety.crisis import Assessment
 from heedful.safety.evaluation import OUTSIDE, Case, Report, check_floors, evaluate, own_cases, recorded
+from heedful.safety.policy import decide
 from heedful.types import Turn
 
 
@@ -65,9 +67,6 @@ def _judge(folder: Path | None) -> Callable[[Sequence[Turn]], Assessment]:
     """Rules alone, or with a belief that raises to `thoughts` or `immediate` above its thresholds."""
     if folder is None:
         return crisis.assess
-    from heedful.classify.belief import RiskBelief
-    from heedful.safety.policy import decide
-
     belief = RiskBelief.load(folder)
 
     def judge(said: Sequence[Turn]) -> Assessment:

@@ -10,13 +10,29 @@ from typing import Any
 
 import click
 
-from heedful.cli.opened import database_option, opened
 from heedful.errors import UserError
 from heedful.models.causal import CausalModel, load
 from heedful.models.gguf import PRECISIONS, export_gguf, merged_copy
+from heedful.registry import load_path
+
+LATE = {"preferences": "heedful.cli.preferences:preferences_command"}
+"""Commands that need more than the others do, and are imported when they are called."""
 
 
-@click.group(name="export")
+class Exports(click.Group):
+    """Adds the commands of `LATE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LATE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in LATE:
+            command: click.Command = load_path(LATE[cmd_name])
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(name="export", cls=Exports)
 def export_group() -> None:
     """Export a run (one GGUF file, a merged folder), or decisions of the clinic as preferences."""
 
@@ -60,31 +76,6 @@ def merge_command(run: str, to: Path | None, dtype: str) -> None:
         shutil.copyfile(card, scratch / "README.md")
     os.replace(scratch, target)
     click.echo(str(target))
-
-
-@export_group.command(name="preferences")
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--form", type=click.Choice(["pairs", "answers"]), default="pairs", show_default=True)
-@click.option("--name", "names", multiple=True, help="A name to take out as well; may be given several times.")
-@click.option("--plain", is_flag=True, help="Not sealed, for training. A person reads the file first.")
-@database_option
-@click.option("--by", required=True, help="Id of the clinician, supervisor or admin who exports.")
-def preferences_command(
-    target: Path, form: Any, names: tuple[str, ...], plain: bool, database: str | None, by: str
-) -> None:
-    """Write edits and rejections of drafts as pairs for DPO and reward models, with consent and without names.
-
-    \b
-    heedful export preferences pairs.jsonl --plain --by 3f2a...
-    heedful train method=dpo dataset=pairs.jsonl model_name_or_path=runs/demo
-    """
-    with opened(database) as store:
-        from heedful.review.preferences import export_preferences
-
-        done = export_preferences(store, target, by=by, form=form, names=names, plain=plain)
-        replaced = ", ".join(f"{kind} {n:,}" for kind, n in done.replaced.items()) or "nothing"
-        click.echo(f"{done.path}: {done.lines:,} lines of {done.people:,} people; taken out: {replaced}")
-        click.echo(f"{done.without_consent:,} decided drafts were left out: no consent to training", err=True)
 
 
 def _loaded(run: str) -> CausalModel:

@@ -1,4 +1,7 @@
-"""The clinic's store for verbs that work on it while no server runs, or beside one."""
+"""The clinic's store for verbs that work on it while no server runs, or beside one.
+
+Without the extra `serve` importing this says what to install, as `heedful.cli.serve` does.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ from typing import Any
 
 import click
 
-from heedful.errors import MissingExtraError, NotFoundError
+from heedful.cli.serve import ask
+from heedful.errors import NotFoundError
+from heedful.server.config import ServeConfig
+from heedful.server.serve import open_keys
 from heedful.settings import check
+from heedful.store import Store
 
 database_option = click.option("--database", help="As for `heedful serve`; default: store.db in the home folder.")
 by_option = click.option("--by", default="operator", show_default=True, help="Who does it, for the audit: a user's id.")
@@ -21,17 +28,7 @@ def opened(database: str | None) -> Iterator[Any]:
 
     Raises:
         NotFoundError: there are no keys yet.
-        MissingExtraError: the extra `serve` is not installed.
     """
-    try:
-        from heedful.cli.serve import ask
-        from heedful.server.config import ServeConfig
-        from heedful.server.serve import open_keys
-        from heedful.store import Store
-    except ImportError as err:
-        if isinstance(err, MissingExtraError):
-            raise
-        raise MissingExtraError(f"This needs {err.name}; run: pip install 'heedful[serve]'") from err
     config = check(ServeConfig, {"database": database} if database else {}, where="store")
     if not config.keys_path.exists():
         raise NotFoundError(

@@ -12,7 +12,10 @@ import click
 
 from heedful.cli.opened import by_option, database_option, opened
 from heedful.errors import GateError
+from heedful.server.config import ServeConfig
 from heedful.settings import check
+from heedful.store import audit, rotation
+from heedful.store.backup import backup, recover_keys, restore
 
 
 @click.group(name="store")
@@ -33,8 +36,6 @@ def backup_command(target: Path, database: str | None, by: str) -> None:
     Example: heedful store backup /media/usb/
     """
     with opened(database) as store:
-        from heedful.store.backup import backup
-
         done = backup(store, target, by=by)
         click.echo(f"{done.path}: {sum(done.rows.values()):,} rows, audit {done.last}")
 
@@ -50,12 +51,9 @@ def restore_command(source: Path, database: str | None, by: str) -> None:
 
     Example: heedful store restore heedful-2026-11-22T09-00-00.backup
     """
-    with opened(database) as store:
-        from heedful.store.backup import restore
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # said below, in one place
-            done = restore(store, source, by=by)
+    with opened(database) as store, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # said below, in one place
+        done = restore(store, source, by=by)
     click.echo(f"restored {sum(done.rows.values()):,} rows of {done.made}")
     if done.verdict.state == "broken":
         raise GateError(
@@ -71,9 +69,6 @@ def keys_command(source: Path) -> None:
 
     Example: heedful store keys heedful-2026-11-22T09-00-00.backup
     """
-    from heedful.server.config import ServeConfig
-    from heedful.store.backup import recover_keys
-
     path = check(ServeConfig, {}, where="store").keys_path
     recover_keys(source, path)
     click.echo(str(path))
@@ -90,14 +85,12 @@ def rotate_command(database: str | None, by: str) -> None:
     Example: heedful store rotate
     """
     with opened(database) as store:
-        from heedful.store.rotation import reencrypt, retire
-
         # Two keys are an interrupted rotation: it is finished before another one begins.
         if len(store.keys.versions("content")) == 1:
             store.keys.rotate("content")
-        moved = reencrypt(store)
+        moved = rotation.reencrypt(store)
         for version in store.keys.versions("content")[:-1]:
-            retire(store, version, by=by)
+            rotation.retire(store, version, by=by)
         click.echo(f"content key {moved.version}: {moved.fields:,} fields sealed again, older keys destroyed")
 
 
@@ -117,8 +110,6 @@ def verify_command(database: str | None, as_json: bool) -> None:
     Example: heedful audit verify
     """
     with opened(database) as store:
-        from heedful.store import audit
-
         found = audit.verify(store)
     if as_json:
         click.echo(json.dumps(asdict(found)))
