@@ -68,7 +68,7 @@ class ServeConfig(Settings):
     model: str = DEFAULT_MODEL
     model_name: str | None = None
     engine: EngineName = "xllamacpp"
-    guard: str | None = None
+    guard: str | None = "crisis"
     profiles: tuple[str, ...] = ("strict",)
     country: str = Field("US", pattern=r"^[A-Z]{2}$")
     languages: tuple[str, ...] = ("en",)

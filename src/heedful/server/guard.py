@@ -15,7 +15,7 @@ from heedful.registry import Registry
 from heedful.server.engine.base import Message
 from heedful.types._frozen import EMPTY
 
-GUARDS: Final = Registry("guard", {})
+GUARDS: Final = Registry("guard", {"crisis": "heedful.server.crisis_guard:CrisisGuard"})
 """Name -> function without arguments that makes a guard."""
 
 
