@@ -7,8 +7,15 @@
     │   │   └── LabelError                    a label or label set that the taxonomy does not know
     │   ├── LeakError (ValueError)        the same text or person on both sides of a split
     │   ├── NotFoundError (LookupError)   a name, path, corpus, run or model that is not there
-    │   └── MissingExtraError (ImportError)  a part that has to be installed first
-    └── RunError (RuntimeError)       a run that cannot go on (NaN loss, full disk); exit code 1
+    │   ├── MissingExtraError (ImportError)  a part that has to be installed first
+    │   ├── UnlockError (ValueError)      a passphrase or keychain that does not open the keys
+    │   ├── ConflictError (RuntimeError)  somebody else changed the same thing first; says who
+    │   └── TransitionError (ValueError)  a change of state that the table of transitions does not have
+    ├── RunError (RuntimeError)       a run that cannot go on (NaN loss, full disk); exit code 1
+    │   ├── TamperError                   stored data that was changed, moved or sealed with another key
+    │   ├── StoreError                    the database cannot do it now (full disk, lost connection)
+    │   │   └── BusyError                     another writer holds it; the same call may be tried again
+    │   └── EngineError                   the generation worker gives no reply (full queue, time limit, crash)
     └── GateError (RuntimeError)      a check that refused; exit code 3
 
 Messages say what was expected, what came and what to do. They never hold the text of a turn: a message may end
@@ -62,8 +69,61 @@ class MissingExtraError(UserError, ImportError):
     """A library that belongs to an extra which is not installed."""
 
 
+class UnlockError(UserError, ValueError):
+    """A passphrase or keychain that does not open the keys."""
+
+
+class ConflictError(UserError, RuntimeError):
+    """Somebody else changed the same thing first.
+
+    Args:
+        message: one sentence.
+        winner: id of the person or program whose change stands, where it is known.
+        state: the state that stands now.
+        version: the version number that stands now.
+    """
+
+    def __init__(
+        self, message: str, *, winner: str | None = None, state: str | None = None, version: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.winner, self.state, self.version = winner, state, version
+
+
+class TransitionError(UserError, ValueError):
+    """A change of state that the table of legal transitions does not have."""
+
+
 class RunError(HeedfulError, RuntimeError):
     """A run that cannot go on."""
+
+
+class TamperError(RunError):
+    """Stored data that was changed, moved to another place, or sealed with a key that is not there."""
+
+
+class StoreError(RunError):
+    """The database cannot do what was asked; nothing of the transaction was kept."""
+
+
+class BusyError(StoreError):
+    """Another writer holds the database or the row; the same call may be tried again."""
+
+
+class EngineError(RunError):
+    """The generation worker gives no reply.
+
+    Args:
+        message: one sentence.
+        code: `full` = too many wait; `down` = no model is loaded; `lost` = the worker died twice over it; `late` = a
+            time limit; `cancelled` = nobody wants it any more; `refused` = the model cannot do this, ever; `failed` =
+            its library raised.
+        retry_after: seconds after which it may work, where that is known.
+    """
+
+    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code, self.retry_after = code, retry_after
 
 
 class GateError(HeedfulError, RuntimeError):

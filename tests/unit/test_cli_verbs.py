@@ -60,7 +60,8 @@ def test_every_verb_is_in_the_table() -> None:
     assert {path[0] for path in ALL} == set(VERBS)
     verbs = {path[1] for path in ALL if path[0] == "eval"}
     assert verbs == {
-        "run", "ls", "study", "view", "compare", "floors", "support", "steer", "monitor", "attention"
+        "run", "ls", "study", "view", "compare", "floors", "support", "steer", "monitor", "attention",
+        "crisis",
     }  # fmt: skip
 
 

@@ -33,7 +33,12 @@ def test_every_error_belongs_to_the_tree_and_is_drawn() -> None:
         (errors.LeakError, 2, ValueError),
         (NotFoundError, 2, LookupError),
         (errors.MissingExtraError, 2, ImportError),
+        (errors.UnlockError, 2, ValueError),
+        (errors.ConflictError, 2, RuntimeError),
+        (errors.TransitionError, 2, ValueError),
         (RunError, 1, RuntimeError),
+        (errors.TamperError, 1, RunError),
+        (errors.BusyError, 1, errors.StoreError),
         (GateError, 3, RuntimeError),
     ],
 )

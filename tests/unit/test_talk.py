@@ -17,7 +17,7 @@ from heedful.models import talk as module
 from heedful.models.causal import CausalModel, add_markers
 from heedful.models.decoding import Decoding, Written
 from heedful.models.generate import Generated
-from heedful.models.talk import Talk, _Stream, unwritable
+from heedful.models.talk import ReplyStream, Talk, unwritable
 from heedful.testing import tiny_model, tiny_tokenizer
 from heedful.types import Label, Turn
 
@@ -187,7 +187,7 @@ def test_streaming_of_known_texts(name: str, text: str, words: str) -> None:
     fmt, tokenizer = formats.make(name), tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": list(fmt.markers)}, replace_extra_special_tokens=False)
     pieces: list[str] = []
-    stream = _Stream(fmt, tokenizer, pieces.append)
+    stream = ReplyStream(fmt, tokenizer, pieces.append)
     for token in tokenizer(text, add_special_tokens=False).input_ids:
         stream.token("x", token)
     early = len(pieces)
@@ -202,7 +202,7 @@ def test_half_a_character_at_the_end_is_shown_once_it_is_the_reply() -> None:
     fmt, tokenizer = formats.make("chat"), tiny_tokenizer()
     tokens = tokenizer("ok \U0001f642", add_special_tokens=False).input_ids[:-1]
     pieces: list[str] = []
-    stream = _Stream(fmt, tokenizer, pieces.append)
+    stream = ReplyStream(fmt, tokenizer, pieces.append)
     for token in tokens:
         stream.token("x", token)
     assert "".join(pieces) == "ok"

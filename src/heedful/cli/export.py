@@ -1,4 +1,4 @@
-"""`heedful export`: a run as other tools want it, one GGUF file or a folder without adapter."""
+"""`heedful export`: a run as other tools want it, and what clinicians decided, as data to learn from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,28 @@ import click
 from heedful.errors import UserError
 from heedful.models.causal import CausalModel, load
 from heedful.models.gguf import PRECISIONS, export_gguf, merged_copy
+from heedful.registry import load_path
+
+LATE = {"preferences": "heedful.cli.preferences:preferences_command"}
+"""Commands that need more than the others do, and are imported when they are called."""
 
 
-@click.group(name="export")
+class Exports(click.Group):
+    """Adds the commands of `LATE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LATE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in LATE:
+            command: click.Command = load_path(LATE[cmd_name])
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(name="export", cls=Exports)
 def export_group() -> None:
-    """Export a run for other tools: one GGUF file, or a merged folder."""
+    """Export a run (one GGUF file, a merged folder), or decisions of the clinic as preferences."""
 
 
 @export_group.command(name="gguf")

@@ -77,7 +77,7 @@ class LlamaCppEngine:
         if streams < 1 or context < 8 or (threads is not None and threads < 1):
             raise ConfigError("The llama_cpp engine needs streams >= 1, context >= 8 and threads >= 1.")
         self.precision, self.streams, self.context, self.banned = precision, streams, context, tuple(banned)
-        self.threads = threads or _cores()
+        self.threads = threads or cores()
         self.ends = end_ids(causal)
         # Weights of a model that may have learnt from people's words: a folder that only this user can open.
         self.scratch = tempfile.TemporaryDirectory(prefix="heedful-gguf-", dir=folder)
@@ -218,7 +218,8 @@ class LlamaCppEngine:
         )
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

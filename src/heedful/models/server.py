@@ -112,7 +112,7 @@ class ServerEngine:
             raise ConfigError("The server engine needs workers >= 1, timeout > 0 and retries >= 0.")
         if lora_name is not None and not re.fullmatch(r"\w[\w.-]*", lora_name):
             raise ConfigError("lora_name becomes a folder's name: use letters, digits, '.', '_' and '-' only.")
-        self.url, self._opener = _opened(base_url or os.environ.get(URL_VARIABLE, ""))
+        self.url, self._opener = opened(base_url or os.environ.get(URL_VARIABLE, ""))
         self.model, self.lora_name, self.banned = model, lora_name, tuple(banned)
         self.any_temperature = logprobs_mode == PROCESSED
         self.workers, self.timeout, self.retries = workers, timeout, retries
@@ -379,7 +379,7 @@ def _check_adapter(causal: CausalModel) -> None:
         )
 
 
-def _opened(url: str) -> tuple[str, urllib.request.OpenerDirector]:
+def opened(url: str) -> tuple[str, urllib.request.OpenerDirector]:
     """The address without `/v1`, and an opener that goes there and nowhere else.
 
     Raises:

@@ -80,7 +80,7 @@ class Talk:
         # The random stream is keyed by how far the talk has come, so that /undo and a new try give another reply only
         # if the words before it changed: the same talk can be repeated exactly.
         name = f"talk/{len(self.conversation)}"
-        stream = _Stream(self.fmt, self.causal.tokenizer, on_text) if on_text else None
+        stream = ReplyStream(self.fmt, self.causal.tokenizer, on_text) if on_text else None
         batches = generate(
             self.causal,
             [self._due(name)],
@@ -162,14 +162,14 @@ def unwritable(fmt: Format, tokenizer: Any) -> list[int]:
     return [i for i, token in pairs if token not in allowed]
 
 
-class _Stream:
+class ReplyStream:
     """Tokens -> pieces of the reply; joined they are the reply, so what may still change is held back.
 
     That is half a character, blanks at the end, and whatever may turn out to be no words of the reply but its plan (an
     emotion before its marker, the beginning of a tag).
     """
 
-    def __init__(self, fmt: Format, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+    def __init__(self, fmt: Format, tokenizer: Any, on_text: Callable[[str], object]) -> None:
         self.fmt, self.tokenizer, self.on_text = fmt, tokenizer, on_text
         self.tokens: list[int] = []
         self.shown = ""
@@ -179,8 +179,12 @@ class _Stream:
         self.leads = (*fmt.markers, *fmt.speakers(tokenizer), before.strip())
 
     def token(self, name: str, token: int) -> None:
+        """One more token was written, for `generate(on_token=...)`."""
         self.tokens.append(token)
-        text = self.tokenizer.decode(self.tokens, skip_special_tokens=False)
+        self.feed(self.tokenizer.decode(self.tokens, skip_special_tokens=False))
+
+    def feed(self, text: str) -> None:
+        """Everything that was written so far, special tokens in it."""
         start = text.strip()
         undecided = any(len(start) < len(lead) and lead.startswith(start) for lead in self.leads)
         if not undecided and all(m in text for m in self.awaited):

@@ -1,7 +1,11 @@
-"""Wording that must not pass: rules about replies, about disclosures, and about what may be looked up.
+"""The crisis path, and wording that must not pass. Nothing here needs a model or a network.
 
-All rules are data (`risk.toml`, `screen.toml`), each with its own test cases. They find what is said plainly, in
-English, and nothing else: passing them is no proof of safety, and none of this is a crisis path.
+What a help-seeker says: `crisis` (rules in four languages), `policy` (what is done about it), `state` (what is known of
+a conversation, and who has to act), `texts` and `resources` (what is shown). What is sent: `gate`. What is looked up:
+`screen`. How well it does: `evaluation`.
+
+All rules are data, each with its own test cases. They find what somebody wrote down, and miss the rest: passing them is
+no proof of safety.
 """
 
 from heedful.safety.rules import Rule, Rules

@@ -50,6 +50,7 @@ METHODS = Registry(
         "rloo": "heedful.training.rl.run:RLOO",
         "reinforce++": "heedful.training.rl.run:REINFORCE",
         "scorer": "heedful.training.scorer:SCORER",
+        "belief": "heedful.training.belief:BELIEF",
         "mix": "heedful.training.plan_mix:MIX_METHOD",
         "reward": "heedful.training.reward_model:REWARD",
         "dpo": "heedful.training.dpo:DPO",

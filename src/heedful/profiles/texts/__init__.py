@@ -1,0 +1,1 @@
+"""Disclosures, one file a language; read by `heedful.profiles.load_texts`."""

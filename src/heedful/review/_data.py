@@ -1,0 +1,71 @@
+"""Files that a clinic may edit: ours in the package, its own below `$HEEDFUL_HOME`, checked alike."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Set
+from importlib.resources import files
+from typing import Any
+
+from heedful.errors import ConfigError, nearest
+from heedful.settings import home
+
+
+def toml_files(folder: str) -> dict[str, tuple[dict[str, Any], str]]:
+    """Id -> content and place of each TOML file of a folder; the clinic's own stands in for ours of the same id.
+
+    Raises:
+        ConfigError: a file that is not TOML, or has no id, or an id that another of its kind has.
+    """
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    ours = sorted(files("heedful.review").joinpath(folder).iterdir(), key=lambda p: p.name)
+    own = sorted((home() / folder).glob("*.toml")) if (home() / folder).is_dir() else []
+    for place in (ours, own):
+        here: set[str] = set()
+        for path in place:
+            if not path.name.endswith(".toml"):
+                continue
+            where = str(path) if place is own else path.name
+            content = _read(path.read_bytes(), where)
+            if content["id"] in here:
+                raise ConfigError(f"{where}: the id '{content['id']}' is there twice; each file needs its own.")
+            here.add(content["id"])
+            found[content["id"]] = content, where
+    return found
+
+
+def keys(found: Mapping[str, Any], wanted: Set[str], *, where: str, optional: Set[str] = frozenset()) -> None:
+    """Refuse a table that lacks a key or has an unknown one.
+
+    Raises:
+        ConfigError: as said.
+    """
+    if missing := sorted(wanted - set(found)):
+        raise ConfigError(f"{where}: '{missing[0]}' is missing.")
+    if stray := sorted(set(found) - wanted - optional):
+        raise ConfigError(f"{where}: the key '{stray[0]}' is unknown.{nearest(stray[0], sorted(wanted | optional))}")
+
+
+def texts(
+    found: Mapping[str, Mapping[str, Any]], wanted: Set[str], *, where: str, optional: Set[str] = frozenset()
+) -> dict[str, Mapping[str, Any]]:
+    """Language -> its words, English first.
+
+    Raises:
+        ConfigError: no English, or a language that lacks something.
+    """
+    if "en" not in found:
+        raise ConfigError(f"{where}: there is no [text.en]; English stands in where a language is missing.")
+    for language, about in found.items():
+        keys(about, wanted, where=f"{where}, [text.{language}]", optional=optional)
+    return {language: found[language] for language in ("en", *sorted(set(found) - {"en"}))}
+
+
+def _read(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise ConfigError(f"{where} is no TOML ({type(err).__name__}); mend the file.") from err
+    if not isinstance(found.get("id"), str) or not found["id"].replace("-", "").replace("_", "").isalnum():
+        raise ConfigError(f"{where}: 'id' must be letters, digits, - and _.")
+    return found

@@ -1,0 +1,485 @@
+"""The clinic: what a message, a draft and a decision do. Every call is one transaction.
+
+    help-seeker   receive -> kept and assessed; a draft is queued, or the conversation is held
+    program       Drafter -> one draft for the newest message, checked by the reply gate
+    clinician     approve | edit | reject; take over, write, give back; raise, lower, confirm; follow up; close
+
+A message that was acknowledged is kept. The same `client_id` again is the same message: nothing happens twice. Nothing
+but a decision of a clinician, and the fixed texts of the crisis path, ever reaches a help-seeker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from heedful.errors import ConflictError, DataError, NotFoundError, TransitionError
+from heedful.review import crisis
+from heedful.review.crisis import Lines, Outcome
+from heedful.review.said import as_turn, conversation
+from heedful.safety import events
+from heedful.safety.crisis import Tier, assess
+from heedful.safety.gate import Author, Verdict, check
+from heedful.safety.policy import Belief, OperatingPoint, decide
+from heedful.safety.state import State
+from heedful.store import Store
+from heedful.store.records import Draft, StoredTurn, Task, Thread
+from heedful.store.unit import Unit
+from heedful.types import Turn
+
+LONGEST = 50_000
+"""Characters of a message. More is refused in words; people paste diaries, and those fit."""
+DRAFT_JOB = "draft"
+SAID = 20
+"""So many turns before a reply tell the gate whether somebody is in danger, besides what the crisis path remembers."""
+
+
+class Gate(Protocol):
+    """Says what may not be sent in this conversation now; `heedful.safety.gate.check` is the one to use."""
+
+    def __call__(self, text: str, *, said: Sequence[Turn], state: State, author: Author) -> Verdict: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What the clinic and its profile decide.
+
+    Args:
+        drafts: whether a model drafts at all (off in profiles that allow administration only).
+        draft_minutes: after so long a draft is stale and expires.
+        country: whose crisis lines are shown.
+        on_duty: whether somebody could take over now.
+        lines: what stands in crisis texts of a language.
+        response_minutes, look_minutes: see `heedful.safety.events.Setting`.
+    """
+
+    drafts: bool = True
+    draft_minutes: int = 60
+    country: str = "US"
+    on_duty: Callable[[datetime], bool] = field(default=lambda now: True, repr=False)
+    lines: Callable[[str], Lines] = field(repr=False)
+    response_minutes: int = 15
+    look_minutes: int = 60
+    profile: str = "strict"
+
+    def setting(self, now: datetime) -> events.Setting:
+        """What the crisis path is told."""
+        return events.Setting(
+            response_minutes=self.response_minutes,
+            look_minutes=self.look_minutes,
+            on_duty=self.on_duty(now),
+            country=self.country,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """The answer to a message: it is kept.
+
+    Args:
+        again: it had been kept before; nothing happened a second time.
+        outcome: what the crisis path did; None where `again`.
+        job: id of the draft that was queued.
+    """
+
+    turn: StoredTurn
+    thread: Thread
+    again: bool = False
+    outcome: Outcome | None = None
+    job: str | None = None
+
+
+class Believes(Protocol):
+    """A calibrated classifier of the last turns, with its operating point; `heedful.classify` trains one."""
+
+    @property
+    def point(self) -> OperatingPoint: ...
+
+    def __call__(self, said: Sequence[Turn]) -> Belief: ...
+
+
+class Clinic:
+    """See the head of this module.
+
+    Args:
+        belief: adds to what the rules find, and can take nothing away. Without one, or while it fails, rules decide.
+        gate: checks every text before it is sent, whoever wrote it; another one than heedful's is for tests.
+    """
+
+    def __init__(self, store: Store, *, policy: Policy, gate: Gate = check, belief: Believes | None = None) -> None:
+        self.store, self.policy, self.gate, self.belief = store, policy, gate, belief
+
+    # ------------------------------------------------------------------ help-seeker
+
+    def open(self, help_seeker: str) -> Thread:
+        """The open conversation of a help-seeker, or a new one."""
+
+        def work(unit: Unit) -> Thread:
+            there = [thread for thread in unit.threads.of(help_seeker) if thread.state != "closed"]
+            if there:
+                return there[-1]
+            unit.counters.add("threads_opened")
+            return unit.threads.open(help_seeker=help_seeker, by=help_seeker, profile=self.policy.profile)
+
+        return self.store.run(work)
+
+    def receive(self, thread: str, *, by: str, client_id: str, text: str) -> Receipt:
+        """Keep a message and let the crisis rules read it, before anything else.
+
+        Args:
+            by: id of the help-seeker whose conversation it is.
+            client_id: made where it was written; the same id again is the same message.
+
+        Raises:
+            NotFoundError: no such conversation of this person.
+            DataError: nothing in it, too long, or no text.
+            ConflictError: the id was used for other words.
+            TransitionError: the conversation is closed.
+        """
+        words = checked(text)
+        believed = self._believed(thread, by, words)
+
+        def work(unit: Unit) -> Receipt:
+            self._own(unit, thread, by)
+            turn = unit.turns.add(thread=thread, client_id=client_id, role="user", text=words, author=by)
+            now = unit.threads.get(thread)
+            if turn.sequence <= crisis.read_up_to(now):
+                return Receipt(turn=turn, thread=now, again=True)
+            before = [t for t in unit.turns.last(thread, 4) if t.sequence < turn.sequence and t.role != "system"][-1:]
+            said = (*[as_turn(t) for t in before if t.role == "assistant"], as_turn(turn))
+            found = assess(said)
+            point = self.belief.point if self.belief is not None else None
+            decision = decide(found, belief=believed, point=point, state=crisis.state_of(now))
+            event = events.Said(assessment=found, rung=decision.rung, tier=decision.tier)
+            outcome = self._happen(unit, now, event, turn=turn)
+            unit.counters.add("messages")
+            return Receipt(turn=turn, thread=outcome.thread, outcome=outcome, job=self._queue(unit, outcome, turn))
+
+        return self.store.run(work)
+
+    def _believed(self, thread: str, by: str, words: str) -> Belief | None:
+        """What the classifier says, before the transaction begins: a slow model holds nobody up, a dead one is missed.
+
+        Its fault is counted, and not told: the message counts as one that no model has read.
+        """
+        if self.belief is None:
+            return None
+        with self.store.read() as unit:
+            self._own(unit, thread, by)
+            before = conversation(unit, thread, last=SAID).turns
+        try:
+            return self.belief((*before, Turn(role="user", text=words)))
+        except Exception:
+            self.store.run(lambda unit: unit.counters.add("beliefs_failed"))
+            return None
+
+    def _queue(self, unit: Unit, outcome: Outcome, turn: StoredTurn) -> str | None:
+        """A draft for the newest message; older ones answer something that is no longer the last word."""
+        if outcome.thread.state != "ai_assisted" or not self.policy.drafts:
+            return None
+        crisis.expire_drafts(unit, turn.thread_id, by=crisis.PROGRAM)
+        payload = {"turn": turn.id}
+        return unit.jobs.add(kind=DRAFT_JOB, key=f"draft:{turn.id}", thread=turn.thread_id, payload=payload).id
+
+    # ------------------------------------------------------------------ drafts
+
+    def keep_draft(
+        self, unit: Unit, *, job: Any, turn: str, text: str, model: str, reasons: dict[str, Any]
+    ) -> Draft | None:
+        """What a model wrote, if it still answers the last word of a conversation that is not held.
+
+        Returns:
+            None where nobody needs it any more: held, taken over, closed, or written on. The words are dropped.
+        """
+        answered = unit.turns.get(turn)
+        thread = unit.threads.get(answered.thread_id)
+        newer = [t for t in unit.turns.of(thread.id, after=answered.sequence) if t.role == "user"]
+        if thread.state != "ai_assisted" or newer or not self.policy.drafts:
+            return None
+        verdict = self._gate(unit, thread, text, author="draft")
+        if verdict.outcome == "block":
+            unit.audit.add(
+                crisis.PROGRAM, "draft.blocked", f"thread:{thread.id}", rules=list(verdict.rules), model=model
+            )
+            unit.counters.add("drafts_blocked")
+            return None
+        unit.counters.add("drafts_made")
+        return unit.drafts.add(
+            thread=thread.id,
+            turn=turn,
+            text=text,
+            model=model,
+            job=job,
+            reasons={**reasons, "gate": {"outcome": verdict.outcome, "rules": list(verdict.rules)}},
+            expires_at=unit.now() + timedelta(minutes=self.policy.draft_minutes),
+        )
+
+    def approve(self, draft: str, *, by: str, **facts: Any) -> StoredTurn:
+        """Send a draft as it is.
+
+        Raises:
+            ConflictError: somebody decided it before, or the help-seeker wrote on meanwhile.
+            TransitionError: the conversation is held or taken, or the gate wants the words edited first.
+        """
+        return self._send(draft, by=by, text=None, anyway=False, facts=facts)
+
+    def edit(self, draft: str, text: str, *, by: str, anyway: bool = False, **facts: Any) -> StoredTurn:
+        """Send other words instead.
+
+        Args:
+            anyway: the clinician has seen what the gate says and sends the words; what it blocks stays blocked.
+
+        Raises:
+            ConflictError, TransitionError: as for `approve`.
+            DataError: nothing in it, or too long.
+        """
+        return self._send(draft, by=by, text=checked(text), anyway=anyway, facts=facts)
+
+    def reject(self, draft: str, *, by: str, reason: str, **facts: Any) -> Draft:
+        """Send nothing, with a reason.
+
+        Raises:
+            ConflictError: somebody decided it before.
+            TransitionError: no reason, or `by` is no clinician or supervisor.
+        """
+
+        def work(unit: Unit) -> Draft:
+            unit.counters.add("drafts_rejected")
+            return unit.drafts.decide(draft, "rejected", by=by, reason=reason, **facts)[0]
+
+        return self.store.run(work)
+
+    def _send(self, draft: str, *, by: str, text: str | None, anyway: bool, facts: dict[str, Any]) -> StoredTurn:
+        def work(unit: Unit) -> StoredTurn:
+            seen = unit.drafts.get(draft)
+            thread = unit.threads.raise_risk(seen.thread_id, 0, by=by)  # its row is ours until the end
+            seen = unit.drafts.get(draft)
+            if seen.state == "drafted":
+                self._may_answer(unit, thread, seen)
+                words = seen.text if text is None else text
+                author: Author = "draft" if text is None else "person"
+                self._pass(unit, thread, words, author=author, anyway=anyway and text is not None, by=by)
+            state: Any = "approved" if text is None else "edited"
+            sent = unit.drafts.decide(draft, state, by=by, text=text, **facts)[1]
+            assert sent is not None
+            unit.counters.add(f"drafts_{state}")
+            return sent
+
+        return self.store.run(work)
+
+    def _may_answer(self, unit: Unit, thread: Thread, draft: Draft) -> None:
+        if thread.state != "ai_assisted":
+            raise TransitionError(
+                f"This conversation is '{thread.state}'; a draft is sent only while it is 'ai_assisted'. Take it over "
+                "and write yourself."
+            )
+        answered = unit.turns.get(draft.turn_id)
+        if any(t.role == "user" for t in unit.turns.of(thread.id, after=answered.sequence)):
+            raise ConflictError("The help-seeker has written on since this draft; read it, a new draft comes.")
+        if draft.expires_at is not None and unit.now() >= draft.expires_at:
+            raise ConflictError("This draft is too old; it expired.")
+
+    # ------------------------------------------------------------------ people
+
+    def take_over(self, thread: str, *, by: str) -> Thread:
+        """A clinician owns the conversation; whoever comes second is told whose it is.
+
+        Raises:
+            ConflictError: somebody else has it.
+            TransitionError: it is closed, or `by` is no clinician or supervisor.
+        """
+
+        def work(unit: Unit) -> Thread:
+            unit.need_person(by, "take a conversation over")
+            seen = unit.threads.raise_risk(thread, 0, by=by)
+            if seen.state == "human_owned":
+                if seen.owner == by:
+                    return seen
+                raise ConflictError("Somebody else has taken this conversation over.", winner=seen.owner)
+            crisis.expire_drafts(unit, thread, by=crisis.PROGRAM)
+            for task in unit.tasks.open(thread=thread):
+                if task.kind in (crisis.TAKEOVER, crisis.LOOK):
+                    unit.tasks.done(task.id, by=by, version=task.version)
+            unit.threads.move(thread, "human_owned", by=by, owner=by)
+            unit.counters.add("takeovers")
+            return self._happen(unit, unit.threads.get(thread), events.TakenOver(by=by), by=by).thread
+
+        return self.store.run(work)
+
+    def write(self, thread: str, text: str, *, by: str, client_id: str, anyway: bool = False) -> StoredTurn:
+        """A message of the owner of the conversation.
+
+        Raises:
+            TransitionError: it is not theirs, or the gate wants other words.
+        """
+        words = checked(text)
+
+        def work(unit: Unit) -> StoredTurn:
+            unit.need_person(by, "write to a help-seeker")
+            seen = unit.threads.raise_risk(thread, 0, by=by)
+            if seen.state != "human_owned" or seen.owner != by:
+                raise TransitionError("Take this conversation over before you write in it.")
+            self._pass(unit, seen, words, author="person", anyway=anyway, by=by)
+            return unit.turns.add(thread=thread, client_id=client_id, role="assistant", text=words, author=by)
+
+        return self.store.run(work)
+
+    def give_back(self, thread: str, *, by: str, reason: str) -> Thread:
+        """Back to drafts with approval, with a reason."""
+        return self._person(thread, events.GivenBack(by=by, reason=reason), by=by, to="ai_assisted", reason=reason)
+
+    def hold(self, thread: str, *, by: str, reason: str) -> Thread:
+        """Leave it to whoever is on duty."""
+        return self._person(thread, events.Held(by=by, reason=reason), by=by, to="risk_held", reason=reason)
+
+    def close(self, thread: str, *, by: str, reason: str) -> Thread:
+        """Close it, with a name and a reason."""
+        return self._person(thread, events.Closed(by=by, reason=reason), by=by, to="closed", reason=reason)
+
+    def raise_risk(self, thread: str, tier: Tier, *, by: str, reason: str) -> Thread:
+        """A person sees more than rules do."""
+        return self._person(thread, events.Raised(by=by, tier=tier, reason=reason), by=by, reason=reason)
+
+    def lower_risk(self, thread: str, tier: Tier, *, by: str, reason: str) -> Thread:
+        """A person lowers the level, with a reason."""
+        return self._person(thread, events.Lowered(by=by, tier=tier, reason=reason), by=by, reason=reason)
+
+    def confirm_risk(self, thread: str, *, by: str) -> Thread:
+        """A person has spoken with the help-seeker and confirms the level."""
+        return self._person(thread, events.Confirmed(by=by), by=by)
+
+    def follow_up(self, thread: str, at: datetime, *, by: str) -> Thread:
+        """Set the time of a follow-up."""
+        return self._person(thread, events.FollowUpSet(by=by, at=at), by=by)
+
+    def followed_up(self, thread: str, *, by: str, outcome: str) -> Thread:
+        """The follow-up was done; its task is closed with the outcome."""
+
+        def also(unit: Unit) -> None:
+            for task in unit.tasks.open(thread=thread):
+                if task.kind == crisis.FOLLOW_UP:
+                    unit.tasks.done(task.id, by=by, version=task.version, outcome=outcome)
+
+        return self._person(thread, events.FollowedUp(by=by), by=by, also=also)
+
+    def tick(self) -> int:
+        """Time went by: clocks of conversations that wait, drafts that are too old. Run every few seconds.
+
+        Returns:
+            How many conversations something was done in.
+        """
+        with self.store.read() as unit:
+            ids = [
+                t.id for t in unit.threads.in_state("ai_assisted", "risk_held", "human_owned") if _waits(t, unit.now())
+            ]
+
+        def work(id: str) -> Callable[[Unit], int]:
+            def one(unit: Unit) -> int:
+                now = unit.threads.get(id)
+                if now.state == "closed":
+                    return 0
+                before = crisis.state_of(now)
+                outcome = self._happen(unit, now, events.Tick())
+                return int(outcome.state.asked != before.asked or outcome.state.reminded_at != before.reminded_at)
+
+            return one
+
+        done = sum(self.store.run(work(id)) for id in ids)
+        self.store.run(lambda unit: unit.drafts.expire(by=crisis.PROGRAM))
+        return done
+
+    # ------------------------------------------------------------------ inside
+
+    def _person(
+        self,
+        thread: str,
+        event: events.Event,
+        *,
+        by: str,
+        to: Any = None,
+        reason: str | None = None,
+        also: Callable[[Unit], None] | None = None,
+    ) -> Thread:
+        def work(unit: Unit) -> Thread:
+            unit.need_person(by, "do this")
+            seen = unit.threads.raise_risk(thread, 0, by=by)
+            if seen.state == "human_owned" and to is not None and seen.owner != by and not _supervises(unit, by):
+                raise ConflictError("This conversation belongs to somebody else.", winner=seen.owner)
+            if to is not None:
+                seen = unit.threads.move(thread, to, by=by, reason=reason)
+            elif reason is not None:
+                unit.threads.notes.add(thread=thread, kind=type(event).__name__.lower(), text=reason, by=by)
+            if also is not None:
+                also(unit)
+            if to in ("closed", "risk_held"):
+                crisis.expire_drafts(unit, thread, by=crisis.PROGRAM)
+            return self._happen(unit, seen, event, by=by).thread
+
+        return self.store.run(work)
+
+    def _happen(
+        self,
+        unit: Unit,
+        thread: Thread,
+        event: events.Event,
+        *,
+        by: str = crisis.PROGRAM,
+        turn: StoredTurn | None = None,
+    ) -> Outcome:
+        setting = self.policy.setting(unit.now())
+        return crisis.happen(unit, thread, event, setting=setting, lines=self.policy.lines, by=by, turn=turn)
+
+    def _own(self, unit: Unit, thread: str, user: str) -> Thread:
+        found = unit.threads.find(thread)
+        if found is None or found.help_seeker != user:
+            raise NotFoundError("There is no conversation of yours with this id.")
+        return found
+
+    def _gate(self, unit: Unit, thread: Thread, text: str, *, author: Author) -> Verdict:
+        return self.gate(
+            text, said=conversation(unit, thread.id, last=SAID).turns, state=crisis.state_of(thread), author=author
+        )
+
+    def _pass(self, unit: Unit, thread: Thread, text: str, *, author: Author, anyway: bool, by: str) -> None:
+        verdict = self._gate(unit, thread, text, author=author)
+        rules = ", ".join(verdict.rules)
+        if verdict.outcome == "block":
+            raise TransitionError(f"These words are not sent ({rules}); write others.")
+        if verdict.outcome != "pass":
+            if not anyway:
+                raise TransitionError(f"Look at these words again ({rules}): edit them, or send them all the same.")
+            unit.audit.add(by, "gate.overruled", f"thread:{thread.id}", rules=list(verdict.rules))
+
+
+def checked(text: str) -> str:
+    """A message as it is kept.
+
+    Raises:
+        DataError: no text, nothing to see in it, too long, or half characters.
+    """
+    if not isinstance(text, str) or any("\ud800" <= c <= "\udfff" for c in text) or "\x00" in text:
+        raise DataError("A message is text in UTF-8; what came is something else.")
+    words = text.strip()
+    if not words:
+        raise DataError("There is nothing in this message.")
+    if len(words) > LONGEST:
+        raise DataError(f"A message has at most {LONGEST:,} characters; this one has {len(words):,}. Send it in parts.")
+    return words
+
+
+def _waits(thread: Thread, now: datetime) -> bool:
+    state = crisis.state_of(thread)
+    times = (state.again_at, state.due_at, state.follow_up_at)
+    return any(at is not None and at <= now for at in times)
+
+
+def _supervises(unit: Unit, user: str) -> bool:
+    return unit.users.get(user).role == "supervisor"
+
+
+def open_tasks(store: Store) -> tuple[Task, ...]:
+    """What people have to do, the most urgent first."""
+    with store.read() as unit:
+        return unit.tasks.open()

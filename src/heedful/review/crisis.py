@@ -1,0 +1,217 @@
+"""Actions of the crisis path, carried out in the store, in the transaction of whatever caused them.
+
+`heedful.safety.state` decides and keeps nothing; this module keeps and decides nothing. A message, its assessment, what
+it led to and the new state of the conversation are kept together or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from heedful.safety import events, texts
+from heedful.safety.state import State, step
+from heedful.store.records import StoredTurn, Task, Thread
+from heedful.store.unit import Unit
+
+PROGRAM = "crisis-path"
+"""Who acts in the audit where no person did."""
+TAKEOVER, LOOK, FOLLOW_UP = "takeover", "look", "follow_up"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an event of the crisis path came to.
+
+    Args:
+        state: what is known about the risk now.
+        said: turns that the program wrote to the help-seeker, from fixed texts.
+        resources, interrupt: whether crisis lines, or the card that cannot be scrolled past, are to be shown now.
+        tasks: for people, made just now.
+    """
+
+    thread: Thread
+    state: State
+    said: tuple[StoredTurn, ...] = ()
+    resources: bool = False
+    interrupt: bool = False
+    tasks: tuple[Task, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """What stands in the places of the texts: the first line of the clinic's resource table, the emergency number."""
+
+    line: str = field(repr=False)
+    emergency: str = field(repr=False)
+
+
+def state_of(thread: Thread) -> State:
+    """The state of the crisis path of a conversation.
+
+    Raises:
+        DataError: what is stored is damaged; a person has to look.
+    """
+    found = (thread.risk_state or {}).get("crisis")
+    return State(language="en") if found is None else State.from_dict(found)
+
+
+def read_up_to(thread: Thread) -> int:
+    """Sequence of the last turn that the crisis rules have read; a turn is read once."""
+    return int((thread.risk_state or {}).get("read", 0))
+
+
+def happen(
+    unit: Unit,
+    thread: Thread,
+    event: events.Event,
+    *,
+    setting: events.Setting,
+    lines: Callable[[str], Lines],
+    by: str = PROGRAM,
+    turn: StoredTurn | None = None,
+) -> Outcome:
+    """Let an event happen to a conversation and carry out what follows.
+
+    Args:
+        lines: what to fill into texts of a language.
+        by: the person, where one did it.
+        turn: the message that is the event, if it is one.
+
+    Raises:
+        TransitionError: a change that the table of transitions does not have.
+    """
+    before = state_of(thread)
+    state, actions = step(before, event, unit.now(), setting=setting)
+    run = _Doing(unit=unit, thread=thread, by=by, turn=turn, state=state, setting=setting, lines=lines)
+    for action in actions:
+        run.do(action)
+    read = max(read_up_to(thread), turn.sequence if turn else 0)
+    kept = {"crisis": state.to_dict(), "read": read}
+    if state.risk_level < thread.risk_level:
+        reason = getattr(event, "reason", "")
+        now = unit.threads.get(thread.id)
+        made = unit.threads.lower_risk(
+            thread.id, state.risk_level, by=by, reason=reason, version=now.version, state=kept
+        )
+    else:
+        made = unit.threads.raise_risk(thread.id, state.risk_level, by=by, state=kept)
+    return Outcome(
+        thread=made,
+        state=state,
+        said=tuple(run.said),
+        resources=run.resources,
+        interrupt=run.interrupt,
+        tasks=tuple(run.tasks),
+    )
+
+
+@dataclass(kw_only=True)
+class _Doing:
+    unit: Unit
+    thread: Thread
+    by: str
+    turn: StoredTurn | None
+    state: State
+    setting: events.Setting
+    lines: Callable[[str], Lines]
+    said: list[StoredTurn] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    resources: bool = False
+    interrupt: bool = False
+
+    def do(self, action: events.Action) -> None:
+        """One action."""
+        match action:
+            case events.Ask(question=question, language=language):
+                self.write(f"ask:{question}", texts.load(texts.nearest_language(language)).question(question))
+            case events.Say(id=id, language=language):
+                self.write(f"say:{id}", self.words(id, language))
+            case events.ShowResources():
+                self.resources = True
+            case events.InterruptCard():
+                self.resources = self.interrupt = True
+            case events.HoldThread():
+                if self.unit.threads.get(self.thread.id).state != "risk_held":
+                    self.unit.threads.move(self.thread.id, "risk_held", by=self.by, reason=None)
+                expire_drafts(self.unit, self.thread.id, by=PROGRAM)
+                self.unit.counters.add("threads_held")
+            case events.QueueTakeover(kind=kind, due=due, overdue=overdue, facts=facts):
+                self.queue(kind, due, overdue=overdue, facts=facts)
+            case events.FollowUp(due=due, by=by):
+                if not self.open(FOLLOW_UP):
+                    self.tasks.append(
+                        self.unit.tasks.add(
+                            kind=FOLLOW_UP, due_at=due, by=by or self.by, thread=self.thread.id, owner=by or None
+                        )
+                    )
+            case events.Log(event=event, facts=facts):
+                self.log(event, facts)
+
+    def words(self, id: str, language: str) -> str:
+        found = self.lines(language)
+        return texts.load(texts.nearest_language(language)).say(
+            id, minutes=self.setting.response_minutes, line=found.line, emergency=found.emergency
+        )
+
+    def write(self, what: str, words: str) -> None:
+        """A fixed text, to the help-seeker; the same event never writes it twice."""
+        about = self.turn.id if self.turn else self.unit.now().isoformat(timespec="seconds").replace("+00:00", "Z")
+        turn = self.unit.turns.add(
+            thread=self.thread.id, client_id=f"crisis:{about}:{what}", role="assistant", text=words
+        )
+        self.said.append(turn)
+        version = texts.load(texts.nearest_language(self.state.language)).version
+        self.unit.audit.add(PROGRAM, "crisis.said", f"turn:{turn.id}", what=what, version=version)
+
+    def queue(self, kind: str, due: Any, *, overdue: bool, facts: Any) -> None:
+        waiting = self.open(kind)
+        if overdue:
+            self.unit.audit.add(PROGRAM, "task.overdue", f"thread:{self.thread.id}", kind=kind)
+            self.unit.counters.add("takeovers_overdue")
+        if waiting:
+            return  # the clock that runs is the one that counts
+        made = self.unit.tasks.add(
+            kind=kind, due_at=due, by=self.by, thread=self.thread.id, text=json.dumps(dict(facts), sort_keys=True)
+        )
+        self.tasks.append(made)
+        self.unit.counters.add(f"{kind}s_queued")
+
+    def open(self, kind: str) -> list[Task]:
+        return [task for task in self.unit.tasks.open(thread=self.thread.id) if task.kind == kind]
+
+    def log(self, event: str, facts: Any) -> None:
+        person = self.by if self.by != PROGRAM else None
+        self.unit.risk_events.add(
+            thread=self.thread.id,
+            turn=self.turn.id if self.turn else None,
+            level=self.state.risk_level,
+            source="rules" if person is None else "person",
+            action=event,
+            rules=names(facts.get("rules", ""), facts.get("versions", "")),
+            person=person,
+        )
+
+
+def names(rules: str, versions: str) -> tuple[str, ...]:
+    """`en/plan@1.0+ab12`: each rule with the version of its file, as the log takes them."""
+    of = dict(part.split(" ", 1) for part in versions.split(", ") if " " in part)
+    return tuple(
+        f"{rule}@{of[rule.split('/')[0]].replace(' ', '+')}" if rule.split("/")[0] in of else rule
+        for rule in rules.split(", ")
+        if rule
+    )
+
+
+def expire_drafts(unit: Unit, thread: str, *, by: str, keep: Iterable[str] = ()) -> int:
+    """No draft of this conversation waits any more, and none is being made; how many were let go."""
+    kept = set(keep)
+    late = [draft for draft in unit.drafts.of(thread) if draft.state == "drafted" and draft.id not in kept]
+    for draft in late:
+        unit.drafts.decide(draft.id, "expired", by=by)
+    for job in unit.jobs.of(thread):
+        if job.kind == "draft":
+            unit.jobs.cancel(job.id, by=by)
+    return len(late)

@@ -1,0 +1,96 @@
+"""What a clinician sees first: who needs somebody, the highest risk first, then who has waited longest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from heedful.review import crisis
+from heedful.store import Store
+from heedful.store.records import Draft, StoredTurn, Task, Thread
+from heedful.store.unit import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One conversation.
+
+    Args:
+        waiting_since: when the first message came that nobody has answered; None where the last word is ours.
+        draft: the one that waits for a decision.
+        due_at: the nearest clock of its tasks; `overdue` says whether it has run out.
+    """
+
+    thread: Thread
+    help_seeker: str | None = field(repr=False)
+    owner: str | None = field(repr=False)
+    tier: str
+    waiting_since: datetime | None
+    draft: Draft | None = field(repr=False)
+    tasks: tuple[Task, ...]
+    due_at: datetime | None
+    overdue: bool
+
+    def waited(self, now: datetime) -> timedelta:
+        """How long the first unanswered message has waited."""
+        return timedelta() if self.waiting_since is None else max(timedelta(), now - self.waiting_since)
+
+
+def inbox(store: Store, *, owner: str | None = None) -> tuple[Row, ...]:
+    """Open conversations in the order in which they should be looked at.
+
+    Held ones first, then by tier, then overdue clocks, then who waits, longest first. All of it is read at one moment.
+
+    Args:
+        owner: only those of this clinician.
+    """
+    with store.read() as unit:
+        now = unit.now()
+        drafts = {draft.thread_id: draft for draft in unit.drafts.open()}
+        names: dict[str, str | None] = {}
+        rows = [
+            _row(unit, thread, drafts.get(thread.id), names, now)
+            for thread in unit.threads.in_state("ai_assisted", "risk_held", "human_owned")
+            if owner is None or thread.owner == owner
+        ]
+    return tuple(sorted(rows, key=lambda row: _rank(row, now)))
+
+
+def _rank(row: Row, now: datetime) -> tuple[bool, int, bool, float, str]:
+    held = row.thread.state == "risk_held"
+    return not held, -row.thread.risk_level, not row.overdue, -row.waited(now).total_seconds(), row.thread.id
+
+
+def _row(unit: Unit, thread: Thread, draft: Draft | None, names: dict[str, str | None], now: datetime) -> Row:
+    tasks = unit.tasks.open(thread=thread.id)
+    due = min((task.due_at for task in tasks), default=None)
+    return Row(
+        thread=thread,
+        help_seeker=_name(unit, thread.help_seeker, names),
+        owner=_name(unit, thread.owner, names) if thread.owner else None,
+        tier=crisis.state_of(thread).tier,
+        waiting_since=waiting_since(unit.turns.last(thread.id, 50)),
+        draft=draft,
+        tasks=tasks,
+        due_at=due,
+        overdue=due is not None and due <= now,
+    )
+
+
+def _name(unit: Unit, user: str, names: dict[str, str | None]) -> str | None:
+    if user not in names:
+        found = unit.users.find(user)
+        names[user] = found.name if found else None
+    return names[user]
+
+
+def waiting_since(turns: Sequence[StoredTurn]) -> datetime | None:
+    """When the first message came that no person of ours has answered; fixed texts answer nothing."""
+    since: datetime | None = None
+    for turn in turns:
+        if turn.role == "user":
+            since = since or turn.created_at
+        elif turn.author is not None:
+            since = None
+    return since

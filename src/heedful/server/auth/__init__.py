@@ -1,0 +1,1 @@
+"""Sign-in: passwords, the second factor, sessions and tokens, and limits for who guesses."""

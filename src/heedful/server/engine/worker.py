@@ -1,0 +1,152 @@
+"""The worker process: loads a back end and writes replies until the server hangs up.
+
+    python -m heedful.server.engine.worker FD
+
+The server starts it and talks to it through an inherited socket. It says nothing on stdout or stderr: what a library
+prints or raises may hold words of a conversation, so only its own short sentences go back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from heedful.errors import EngineError, HeedfulError, UserError
+from heedful.registry import Registry
+from heedful.server.engine.frames import Channel
+
+BACKENDS: Final = Registry(
+    "engine back end",
+    {
+        "xllamacpp": "heedful.server.engine.llama:LlamaBackend",
+        "transformers": "heedful.server.engine.local:TransformersBackend",
+        "openai": "heedful.server.engine.remote:RemoteBackend",
+    },
+)
+"""Name -> class with `__init__(options)` and `write`. From outside: `module:class`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request as the worker sees it: `messages` for the model's own template, or a `conversation` record."""
+
+    messages: tuple[Mapping[str, str], ...] = field(repr=False)
+    conversation: Mapping[str, Any] | None = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """How a reply ended; its words were given to `emit`."""
+
+    finish: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Backend(Protocol):
+    """A model. `write` is called from `streams` threads at once.
+
+    Attributes:
+        name: what the API calls the model.
+        streams: replies at the same time.
+    """
+
+    name: str
+    streams: int
+
+    def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
+        """Write a reply: give its pieces to `emit` and stop soon after `cancelled()` turns true.
+
+        Raises:
+            EngineError: `refused`, where this job can never work.
+        """
+
+
+class Worker:
+    """Frames in, replies out."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._stopped: dict[int, threading.Event] = {}
+
+    def serve(self) -> None:
+        """Load what the first frame names, then answer until the server hangs up."""
+        waiting = self.channel.received() or []
+        if not waiting:
+            return
+        spec, waiting = waiting[0], waiting[1:]
+        try:
+            backend: Backend = BACKENDS.get(spec["backend"])(spec["options"])
+        except Exception as err:
+            self.channel.send({"op": "failed", "why": _sentence(err), "again": not isinstance(err, UserError)})
+            return
+        self.channel.send({"op": "ready", "model": backend.name, "streams": backend.streams})
+        pool = ThreadPoolExecutor(max_workers=backend.streams)
+        frames: list[dict[str, Any]] | None = waiting
+        while frames is not None:
+            for frame in frames:
+                self._take(frame, backend, pool)
+            frames = self.channel.received()
+
+    def _take(self, frame: Mapping[str, Any], backend: Backend, pool: ThreadPoolExecutor) -> None:
+        id = int(frame["id"])
+        if frame["op"] == "cancel":
+            if id in self._stopped:
+                self._stopped[id].set()
+            return
+        self._stopped[id] = threading.Event()
+        pool.submit(self._write, id, frame, backend)
+
+    def _write(self, id: int, frame: Mapping[str, Any], backend: Backend) -> None:
+        job = Job(
+            messages=tuple(frame["messages"]),
+            conversation=frame["conversation"],
+            options=frame["options"],
+            key=frame["key"],
+        )
+        stopped = self._stopped[id]
+
+        def emit(text: str) -> None:
+            if text and not stopped.is_set():
+                self.channel.send({"op": "piece", "id": id, "text": text})
+
+        try:
+            done = backend.write(job, emit, stopped.is_set)
+            answer: dict[str, Any] = {"op": "done", "id": id, "finish": done.finish, "plan": dict(done.plan)}
+            answer |= {n: getattr(done, n) for n in ("prompt_tokens", "cached_tokens", "completion_tokens")}
+        except Exception as err:
+            code = err.code if isinstance(err, EngineError) else "refused" if isinstance(err, UserError) else "failed"
+            answer = {"op": "error", "id": id, "code": code, "why": _sentence(err)}
+        del self._stopped[id]
+        self.channel.send(answer)
+
+
+def _sentence(err: Exception) -> str:
+    """What may be said about an error: our own sentence, or the class of somebody else's."""
+    return str(err) if isinstance(err, HeedfulError) else f"The model's library failed ({type(err).__name__})."
+
+
+def main() -> None:
+    """Run on the inherited socket; leave at once when the server is gone, whatever a library is still doing."""
+    if "" not in sys.path:
+        sys.path.append("")  # the folder that the server was started in: `module:class` beside its configuration
+    try:
+        Worker(Channel(socket.socket(fileno=int(sys.argv[1])))).serve()
+    except OSError:
+        pass  # the server hung up
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What a template may ask about the request it answers: the language, texts by key, and the crisis lines.
+
+`Here` stands around the whole app, so that pages which nobody planned (a refusal at the gate, a crash) have a language
+and the crisis lines too: help is on every page, without an account.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Final
+
+from markupsafe import Markup
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from heedful.server import words
+from heedful.server.access import Caller
+from heedful.server.directory import Directory, bundled
+
+_SCOPE: Final[ContextVar[Scope | None]] = ContextVar("heedful_request", default=None)
+
+
+class Here:
+    """ASGI middleware: remembers the request for whatever is shown in answer to it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass it on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        token = _SCOPE.set(scope)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _SCOPE.reset(token)
+
+
+def language() -> str:
+    """Of the account, else of the browser (Accept-Language), else English."""
+    scope = _SCOPE.get()
+    if scope is None:
+        return words.LANGUAGES[0]
+    caller = scope.get("state", {}).get("caller")
+    if isinstance(caller, Caller) and caller.kind == "session" and (found := words.known(caller.language)):
+        return found
+    return words.accepted(Headers(scope=scope).get("accept-language", ""))
+
+
+def t(key: str, **values: object) -> str:
+    """A text of the page, in the reader's language."""
+    return words.load(language()).say(key, **values)
+
+
+def name_of(group: str, name: str) -> str:
+    """The text of a name out of a data file (`state.risk_held`), or the name itself where a clinic made it up."""
+    found = words.load(language())
+    key = f"{group}.{name}"
+    return found.say(key) if found.has(key) else name.replace("_", " ").replace("-", " ")
+
+
+def directory() -> Directory:
+    """The crisis lines of the server that answers; the bundled ones where there is none."""
+    scope = _SCOPE.get()
+    desk = getattr(getattr(scope.get("app"), "state", None), "desk", None) if scope else None
+    return desk.directory if desk is not None else bundled()
+
+
+def help_bar() -> Markup:
+    """The crisis lines as they stand on top of every page."""
+    found = directory()
+    lines, shown = found.bar(language()), found.table()
+    parts = [Markup("<li><span>{}</span> {}</li>").format(line.name, reach(line)) for line in lines]
+    emergency = shown.emergency(found.country)
+    parts.append(
+        Markup('<li><span>{}</span> <a href="tel:{}">{}</a></li>').format(t("help.emergency"), emergency, emergency)
+    )
+    # A link, not a script: it works with nothing but HTML.
+    return Markup('<aside class="help" aria-label="{}"><ul>{}<li><a href="/resources">{}</a></li></ul></aside>').format(
+        t("help.label"), Markup("").join(parts), t("help.more")
+    )
+
+
+def reach(line: Any) -> Markup:
+    """How to reach a crisis line, as a link where there can be one."""
+    if line.number:
+        dial = "".join(c for c in line.number if c.isdigit() or c == "+")
+        return Markup('<a href="tel:{}">{}</a>').format(dial, line.number)
+    if line.text:
+        return Markup("<b>{}</b>").format(line.text)
+    return Markup('<a href="{}" rel="noreferrer noopener">{}</a>').format(line.web, line.web)
+
+
+GLOBALS: Final[dict[str, Any]] = {"t": t, "lang": language, "help_bar": help_bar, "reach": reach, "name_of": name_of}
+"""What templates can call."""

@@ -1,0 +1,146 @@
+"""Who runs this clinic, and when somebody is there: `clinic.toml` in the home folder. Every key may be left out.
+
+    name = "Counselling service Nordstadt"
+    responsible = "Dr. A. Example"
+    contact = "office@clinic.example, 030 0000000"
+    place = "our own computer in the house"
+    timezone = "Europe/Berlin"
+    response_minutes = 15
+    closed = ["2026-12-25"]
+    [hours]
+    mon = ["08:00-12:00", "13:00-18:00"]
+
+Without `hours` somebody is taken to be there at all times, and the page of the admin warns about it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from heedful.errors import ConfigError, nearest
+
+FILE: Final = "clinic.toml"
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Span = tuple[time, time]
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """The clinic.
+
+    Args:
+        name, responsible, contact, place: what disclosures name; empty = not said yet.
+        timezone: of hours, and of all times that pages show.
+        hours: day of the week -> times when somebody is on duty; None = always.
+        closed: days without anybody.
+        response_minutes: until a person answers a handover. look_minutes: until a person looks where nothing is held.
+        draft_minutes: after so long a draft is stale.
+    """
+
+    name: str = ""
+    responsible: str = ""
+    contact: str = ""
+    place: str = ""
+    timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    hours: Mapping[str, tuple[Span, ...]] | None = None
+    closed: frozenset[date] = frozenset()
+    response_minutes: int = 15
+    look_minutes: int = 60
+    draft_minutes: int = 60
+
+    def on_duty(self, now: datetime) -> bool:
+        """Whether somebody is there."""
+        if self.hours is None:
+            return True
+        here = now.astimezone(self.timezone)
+        if here.date() in self.closed:
+            return False
+        spans = self.hours.get(DAYS[here.weekday()], ())
+        return any(start <= here.time().replace(tzinfo=None) < end for start, end in spans)
+
+    def local(self, at: datetime) -> str:
+        """A time as pages show it: the same in every language, and it sorts."""
+        return at.astimezone(self.timezone).strftime("%Y-%m-%d %H:%M")
+
+    def read_local(self, text: str) -> datetime:
+        """Back from a form's `datetime-local`.
+
+        Raises:
+            ConfigError: it is no time.
+        """
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError as err:
+            raise ConfigError("A time looks like 2026-11-22T09:30.") from err
+        return found if found.tzinfo else found.replace(tzinfo=self.timezone)
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What nobody has said yet and disclosures need."""
+        said = {"responsible": self.responsible, "contact": self.contact, "place": self.place, "hours": self.hours}
+        return tuple(name for name, value in said.items() if not value)
+
+
+def load(folder: Path) -> House:
+    """The clinic of a home folder; without a file, one that has said nothing yet.
+
+    Raises:
+        ConfigError: an unknown key, or a value that cannot be used.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return House()
+    try:
+        found = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{path} is no TOML ({type(err).__name__}); mend the file.") from err
+    return parse(found, where=str(path))
+
+
+def parse(found: Mapping[str, Any], *, where: str) -> House:
+    """A clinic from the content of a file.
+
+    Raises:
+        ConfigError: as for `load`.
+    """
+    known = set(House.__dataclass_fields__)
+    if stray := sorted(set(found) - known):
+        raise ConfigError(f"{where} has the unknown key '{stray[0]}'.{nearest(stray[0], known)}")
+    values: dict[str, Any] = dict(found)
+    try:
+        if "timezone" in values:
+            values["timezone"] = ZoneInfo(values["timezone"])
+        values["closed"] = frozenset(_day(day) for day in values.get("closed", ()))
+        if "hours" in values:
+            values["hours"] = _hours(values["hours"], where)
+    except (ZoneInfoNotFoundError, TypeError, ValueError, AttributeError) as err:
+        if isinstance(err, ConfigError):
+            raise
+        raise ConfigError(f"{where}: a time zone, a day or hours cannot be used ({type(err).__name__}).") from err
+    for name in ("response_minutes", "look_minutes", "draft_minutes"):
+        value = values.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{where}: '{name}' is a whole number of minutes, at least 1.")
+    return House(**values)
+
+
+def _day(value: Any) -> date:
+    return value if isinstance(value, date) else date.fromisoformat(value)
+
+
+def _hours(found: Mapping[str, Any], where: str) -> dict[str, tuple[Span, ...]]:
+    if stray := sorted(set(found) - set(DAYS)):
+        raise ConfigError(f"{where}: hours are for {', '.join(DAYS)}, not for '{stray[0]}'.")
+    out = {}
+    for day, spans in found.items():
+        pairs = [tuple(time.fromisoformat(part) for part in span.split("-")) for span in spans]
+        if any(len(pair) != 2 or pair[0] >= pair[1] for pair in pairs):
+            raise ConfigError(f"{where}: hours look like \"08:00-12:00\", the earlier time first ('{day}').")
+        out[day] = tuple((pair[0], pair[1]) for pair in pairs)
+    return out

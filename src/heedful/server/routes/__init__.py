@@ -1,0 +1,48 @@
+"""Routers. To add one: a module with `router`, its name in `ROUTERS`, a row in `access.toml` for each path."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from heedful.server import clinic
+from heedful.server.routes import (
+    admin,
+    checkins,
+    decide,
+    exercises,
+    health,
+    inbox,
+    me,
+    openai,
+    people,
+    setup,
+    sign_in,
+    start,
+    supervision,
+    talk,
+    tasks,
+    tokens,
+)
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    health.router,
+    sign_in.router,
+    setup.router,
+    tokens.router,
+    openai.router,
+    clinic.router,
+    start.router,
+    talk.router,
+    checkins.router,
+    exercises.router,
+    me.router,
+    inbox.router,
+    decide.router,
+    tasks.router,
+    people.router,
+    supervision.router,
+    admin.router,
+)
+"""What the app answers with."""

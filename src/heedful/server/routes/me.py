@@ -1,0 +1,184 @@
+"""A help-seeker's own record: memory, consents, download, deletion."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from heedful.review.record import own_record
+from heedful.server import disclosure, here
+from heedful.server.access import Called
+from heedful.server.clinic import At, Desk
+from heedful.server.gate import cookie_text
+from heedful.server.shown import show
+from heedful.server.state import Serving
+from heedful.store.columns import canonical
+from heedful.store.erasure import erase
+from heedful.store.records import MemoryItem
+from heedful.store.states import PURPOSES, ConsentAction, Purpose
+from heedful.store.unit import Unit
+
+router = APIRouter(prefix="/me", include_in_schema=False)
+WORDING = "1.0"
+"""Version of the wordings of consents in `words/`; raise it with every change of one of them."""
+OFFICIAL = {"recording": "recording", "training": "training-consent"}
+"""Purposes whose wording is a disclosure of the profile."""
+LONGEST_MEMORY = 2000
+
+
+@router.get("")
+def record(caller: Called, desk: At) -> Response:
+    """What is kept, and what one can do about it."""
+    return _page(caller, desk)
+
+
+def _page(caller: Called, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
+    user = caller.user or ""
+    with desk.clinic.store.read() as unit:
+        memory = [(item, _source(unit, desk, item)) for item in unit.memory.of(user)]
+        agreed = unit.consents.current(user)
+        history = unit.consents.of(user)
+        counts = {
+            "turns": sum(len(unit.turns.of(thread.id)) for thread in unit.threads.of(user)),
+            "checkins": len(unit.checkins.of(user)),
+            "exercises": len(unit.exercises.of(user)),
+        }
+    language = here.language()
+    asked = [(purpose, wording(desk, purpose, language)[0], agreed[purpose]) for purpose in PURPOSES]
+    values: dict[str, Any] = {"memory": memory, "asked": asked, "history": history, "counts": counts, "wrong": wrong}
+    return show("me.html.j2", caller, desk, status=status, erasure=desk.on("erasure"), **values)
+
+
+def _source(unit: Unit, desk: Desk, item: MemoryItem) -> tuple[str, str]:
+    """When and with which words it was said."""
+    turn = unit.turns.find(item.turn_id) if item.turn_id else None
+    return (desk.house.local(turn.created_at), turn.text) if turn else ("", "")
+
+
+@router.post("/memory/{item}")
+def edit_memory(item: str, caller: Called, desk: At, text: Annotated[str, Form()] = "") -> Response:
+    """Other words for something that is remembered."""
+    user = caller.user or ""
+    if not text.strip() or len(text) > LONGEST_MEMORY:
+        return _page(caller, desk, status=400, wrong=here.t("me.memory_wrong", most=LONGEST_MEMORY))
+
+    def work(unit: Unit) -> None:
+        _own(unit, item, user)
+        unit.memory.edit(item, text.strip(), by=user)
+
+    desk.clinic.store.run(work)
+    return RedirectResponse("/me#memory", status_code=303)
+
+
+@router.post("/memory/{item}/remove")
+def remove_memory(item: str, caller: Called, desk: At) -> Response:
+    """Forget it."""
+    user = caller.user or ""
+
+    def work(unit: Unit) -> None:
+        _own(unit, item, user)
+        unit.memory.remove(item, by=user)
+
+    desk.clinic.store.run(work)
+    return RedirectResponse("/me#memory", status_code=303)
+
+
+def _own(unit: Unit, item: str, user: str) -> None:
+    found = unit.memory.find(item)
+    if found is None or found.help_seeker != user:
+        raise HTTPException(404, "There is nothing of yours with this id.")
+
+
+@router.post("/consents/{purpose}")
+def consent(purpose: str, caller: Called, desk: At, answer: Annotated[str, Form(max_length=20)] = "") -> Response:
+    """Yes or no to one purpose; the wording that was on the page is kept with it."""
+    user, language = caller.user or "", here.language()
+    if purpose not in PURPOSES or answer not in ("given", "withdrawn"):
+        raise HTTPException(404, "There is no such purpose.")
+    text, version = wording(desk, purpose, language)
+    action: ConsentAction = "given" if answer == "given" else "withdrawn"
+
+    def work(unit: Unit) -> None:
+        # A second click is no second answer.
+        if unit.consents.current(user)[purpose] == (action == "given") and _answered(unit, user, purpose):
+            return
+        unit.consents.add(
+            user=user, purpose=purpose, action=action, wording=text, version=version, language=language, by=user
+        )
+
+    desk.clinic.store.run(work)
+    return RedirectResponse("/me#consents", status_code=303)
+
+
+def _answered(unit: Unit, user: str, purpose: str) -> bool:
+    return any(entry.purpose == purpose for entry in unit.consents.of(user))
+
+
+def wording(desk: Desk, purpose: Purpose, language: str) -> tuple[str, str]:
+    """What somebody agrees to, and its version."""
+    if purpose in OFFICIAL:
+        text, version = disclosure.text_of(desk, OFFICIAL[purpose], language)
+        return text, f"profiles-{version}"
+    return here.t(f"consent.{purpose}_text"), f"pages-{WORDING}"
+
+
+@router.get("/record.json")
+def download(caller: Called, desk: At) -> Response:
+    """Everything that is kept, as a file."""
+    found = own_record(desk.clinic.store, caller.user or "")
+    text = json.dumps(found, ensure_ascii=False, indent=2)
+    headers = {"Content-Disposition": 'attachment; filename="my-record.json"'}
+    return Response(text.encode("utf-8"), media_type="application/json", headers=headers)
+
+
+@router.get("/delete")
+def ask(caller: Called, desk: At) -> Response:
+    """The first question."""
+    _may_erase(desk)
+    return show("delete.html.j2", caller, desk, step=1, wrong="", **_outside(caller.user or "", desk))
+
+
+@router.post("/delete")
+def ask_again(caller: Called, desk: At) -> Response:
+    """The second question."""
+    _may_erase(desk)
+    return show("delete.html.j2", caller, desk, step=2, wrong="", **_outside(caller.user or "", desk))
+
+
+@router.post("/delete/now")
+def delete(caller: Called, desk: At, server: Serving, sure: Annotated[str, Form(max_length=50)] = "") -> Response:
+    """Delete everything. The receipt is on this page and nowhere else that the person can reach."""
+    _may_erase(desk)
+    user = caller.user or ""
+    if sure != "yes":
+        values = _outside(user, desk)
+        return show("delete.html.j2", caller, desk, status=400, step=2, wrong=here.t("delete.not_sure"), **values)
+    receipt = erase(desk.clinic.store, user, by=user)
+    text = json.dumps(
+        {"receipt": _plain(receipt.receipt), "signature": receipt.signature}, ensure_ascii=False, indent=2
+    )
+    response = show("deleted.html.j2", caller, desk, receipt=text, rows=receipt.receipt["rows"])
+    response.headers.append("Set-Cookie", cookie_text(server.cookie, "", secure=server.secure, seconds=0))
+    return response
+
+
+def _may_erase(desk: Desk) -> None:
+    if not desk.on("erasure"):
+        raise HTTPException(404, "Deletion is not offered here; ask the clinic.")
+
+
+def _outside(user: str, desk: Desk) -> dict[str, Any]:
+    """What a deletion cannot reach."""
+    with desk.clinic.store.read() as unit:
+        return {
+            "adapters": [adapter.name for adapter in unit.adapters.learned_from(user)],
+            "exports": [export.name for export in unit.exports.holding(user)],
+        }
+
+
+def _plain(found: Any) -> Any:
+    return json.loads(canonical(found))

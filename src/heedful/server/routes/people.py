@@ -1,0 +1,110 @@
+"""Help-seekers' accounts, for staff: invite, invite again, close the door. And the page that an invitation opens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from heedful.errors import TransitionError, UnlockError, UserError
+from heedful.server import invitations, words
+from heedful.server.access import Called, Caller
+from heedful.server.clinic import At, Desk
+from heedful.server.shown import show
+from heedful.server.state import Serving
+from heedful.store.records import User
+from heedful.store.unit import Unit
+
+router = APIRouter(include_in_schema=False)
+Short = Annotated[str, Form(max_length=200)]
+
+
+@router.get("/people")
+def people(caller: Called, desk: At) -> Response:
+    """All help-seekers."""
+    return _page(caller, desk)
+
+
+def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
+    with desk.clinic.store.read() as unit:
+        users = unit.users.all(role="help_seeker")
+        threads = {user.id: unit.threads.of(user.id) for user in users}
+    rows = [(user, next((t for t in reversed(threads[user.id]) if t.state != "closed"), None)) for user in users]
+    return show("people.html.j2", caller, desk, status=status, rows=rows, wrong=wrong, languages=words.LANGUAGES)
+
+
+@router.post("/people")
+def invite(request: Request, caller: Called, desk: At, name: Short = "", language: Short = "en") -> Response:
+    """A new account; its link is shown once."""
+    try:
+        made, path = invitations.invite(
+            desk.clinic.store,
+            role="help_seeker",
+            name=name,
+            language=words.known(language) or "en",
+            by=caller.user or "",
+            inviter=caller.role,
+        )
+    except UserError as err:
+        return _page(caller, desk, status=400, wrong=str(err))
+    return invited(request, caller, desk, made, path, back="/people")
+
+
+@router.post("/people/{user}/invite")
+def invite_again(request: Request, user: str, caller: Called, desk: At) -> Response:
+    """A new link: password and sessions are gone."""
+    made, path = invitations.again(desk.clinic.store, user, by=caller.user or "", inviter=caller.role)
+    return invited(request, caller, desk, made, path, back="/people")
+
+
+@router.post("/people/{user}/disable")
+def disable(user: str, caller: Called, desk: At) -> Response:
+    """Nobody signs in with this account any more; the record stays."""
+    set_disabled(desk, user, caller, disabled=True, roles=("help_seeker",))
+    return RedirectResponse("/people", status_code=303)
+
+
+def set_disabled(desk: Desk, user: str, caller: Caller, *, disabled: bool, roles: tuple[str, ...]) -> None:
+    """Close or open an account of one of these roles.
+
+    Raises:
+        TransitionError: another role, or one's own account.
+    """
+    by = caller.user or ""
+
+    def work(unit: Unit) -> None:
+        found = unit.users.get(user)
+        if found.role not in roles or user == by:
+            raise TransitionError("This account is not one that you can close or open.")
+        unit.users.change(user, by=by, disabled=disabled)
+        if disabled:
+            unit.sessions.revoke_all(user, by=by)
+
+    desk.clinic.store.run(work)
+
+
+def invited(request: Request, caller: Caller, desk: Desk, user: User, path: str, *, back: str) -> Response:
+    """The page with the link."""
+    address = f"{str(request.base_url).rstrip('/')}{path}"
+    return show("invited.html.j2", caller, desk, user=user, address=address, days=invitations.DAYS, back=back)
+
+
+@router.get("/invitation/{token}")
+def open_invitation(token: str, caller: Called, desk: At) -> Response:
+    """The page behind a link."""
+    user = invitations.opened(desk.clinic.store, token)
+    return show("invitation.html.j2", caller, desk, name=user.name, token=token, wrong="")
+
+
+@router.post("/invitation/{token}")
+def accept(
+    token: str, caller: Called, desk: At, server: Serving, password: Annotated[str, Form(max_length=2000)] = ""
+) -> Response:
+    """The first password."""
+    try:
+        invitations.accept(desk.clinic.store, server.accounts, token, password)
+    except UnlockError as err:
+        user = invitations.opened(desk.clinic.store, token)
+        return show("invitation.html.j2", caller, desk, status=400, name=user.name, token=token, wrong=str(err))
+    return RedirectResponse("/sign-in?next=/", status_code=303)

@@ -1,0 +1,94 @@
+"""Tasks of staff with their clocks: take, set another time, done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form
+from starlette.responses import RedirectResponse, Response
+
+from heedful.errors import ConflictError, TransitionError, UserError
+from heedful.review import crisis
+from heedful.review.clinic import open_tasks
+from heedful.server.access import Called, Caller
+from heedful.server.clinic import At, Desk
+from heedful.server.routes.decide import conflict
+from heedful.server.shown import show, until
+from heedful.store.records import Task
+
+router = APIRouter(prefix="/tasks", include_in_schema=False)
+Version = Annotated[int, Form(ge=0, le=2**31)]
+Text = Annotated[str, Form()]
+
+
+@router.get("")
+def tasks(caller: Called, desk: At) -> Response:
+    """What people have to do, the most urgent first."""
+    return _page(caller, desk)
+
+
+def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
+    found = open_tasks(desk.clinic.store)
+    with desk.clinic.store.read() as unit:
+        ids = {id for task in found for id in (task.help_seeker, task.owner) if id}
+        names = {id: (user.name or "") for id in ids if (user := unit.users.find(id)) is not None}
+    values: dict[str, Any] = {"rows": found, "names": names, "wrong": wrong, "takeover": crisis.TAKEOVER}
+    return show("tasks.html.j2", caller, desk, status=status, now=desk.now(), until=until, **values)
+
+
+@router.post("/{task}/take")
+def take(task: str, caller: Called, desk: At, version: Version) -> Response:
+    """It is mine."""
+    user = caller.user or ""
+    return _do(caller, desk, lambda: desk.clinic.store.run(lambda u: u.tasks.take(task, by=user, version=version)))
+
+
+@router.post("/{task}/move")
+def move(
+    task: str, caller: Called, desk: At, version: Version, at: Annotated[str, Form(max_length=40)] = ""
+) -> Response:
+    """Another time. The clock of a handover is not one that can be moved."""
+    user = caller.user or ""
+
+    def act() -> Any:
+        due = desk.house.read_local(at)
+        if _get(desk, task).kind == crisis.TAKEOVER:
+            raise TransitionError("The clock of a handover is not moved; take the conversation over.")
+        return desk.clinic.store.run(lambda u: u.tasks.move(task, due, by=user, version=version))
+
+    return _do(caller, desk, act)
+
+
+@router.post("/{task}/done")
+def done(task: str, caller: Called, desk: At, version: Version, outcome: Text = "") -> Response:
+    """It is done; how it went stays with it. A handover is done by taking the conversation over."""
+    user, words = caller.user or "", outcome.strip()
+
+    def act() -> Any:
+        found = _get(desk, task)
+        if found.kind == crisis.TAKEOVER:
+            raise TransitionError("A handover is done by taking the conversation over.")
+        if not words:
+            raise TransitionError("To close a task, say how it went.")
+        if found.kind == crisis.FOLLOW_UP and found.thread_id is not None:
+            return desk.clinic.followed_up(found.thread_id, by=user, outcome=words)
+        return desk.clinic.store.run(lambda u: u.tasks.done(task, by=user, version=version, outcome=words))
+
+    return _do(caller, desk, act)
+
+
+def _get(desk: Desk, task: str) -> Task:
+    with desk.clinic.store.read() as unit:
+        return unit.tasks.get(task)
+
+
+def _do(caller: Caller, desk: Desk, act: Callable[[], Any]) -> Response:
+    try:
+        act()
+    except ConflictError as err:
+        return conflict(caller, desk, err, back="/tasks")
+    except UserError as err:
+        status = 409 if isinstance(err, TransitionError) else 400
+        return _page(caller, desk, status=status, wrong=str(err))
+    return RedirectResponse("/tasks", status_code=303)

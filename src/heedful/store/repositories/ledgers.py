@@ -1,0 +1,166 @@
+"""Ledgers: consents, notices that were shown, counters for reports, and the audit chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+
+from heedful.store import models
+from heedful.store.records import AuditEntry, Consent, Notice
+from heedful.store.repositories.base import Repository, new_id
+from heedful.store.rows import table_of
+from heedful.store.states import PURPOSES, ConsentAction, Purpose, check_word
+from heedful.store.work import Work
+
+
+class Consents(Repository[Consent]):
+    """Append-only: one entry per purpose given or withdrawn. The last one counts; without one the answer is no."""
+
+    model, record, noun = models.Consent, Consent, "consent"
+
+    def add(
+        self, *, user: str, purpose: Purpose, action: ConsentAction, wording: str, version: str, language: str, by: str
+    ) -> Consent:
+        """A new entry; `wording` is the text that was agreed to, `by` who recorded it (the user, or staff).
+
+        Raises:
+            DataError: no such purpose or action.
+            NotFoundError: no such user.
+        """
+        check_word(purpose, PURPOSES, "A purpose")
+        check_word(action, ("given", "withdrawn"), "A consent")
+        self._locked(table_of(models.User), user, "user")
+        consent = Consent(
+            id=new_id(),
+            user_id=user,
+            position=self._next("position", self.table.c.user_id == user),
+            purpose=purpose,
+            action=action,
+            wording=wording,
+            version=version,
+            language=language,
+            by=by,
+            at=self.work.now(),
+        )
+        self.work.say(by, f"consent.{action}", f"user:{user}", purpose=purpose, version=version)
+        return self._add(consent)
+
+    def of(self, user: str) -> tuple[Consent, ...]:
+        """All entries of one user, in order."""
+        return self._all(self.table.c.user_id == user, order=self.table.c.position)
+
+    def current(self, user: str) -> dict[Purpose, bool]:
+        """What is agreed to now, for every purpose."""
+        out: dict[Purpose, bool] = dict.fromkeys(PURPOSES, False)
+        for entry in self.of(user):
+            out[entry.purpose] = entry.action == "given"  # type: ignore[index]
+        return out
+
+
+class Notices(Repository[Notice]):
+    """Proof of showing: which disclosure, in which wording and version, when."""
+
+    model, record, noun = models.Notice, Notice, "notice"
+
+    def add(
+        self,
+        *,
+        moment: str,
+        wording: str,
+        version: str,
+        language: str,
+        user: str | None = None,
+        thread: str | None = None,
+    ) -> Notice:
+        """A notice was shown; `user` None = to somebody who was not logged in."""
+        notice = Notice(
+            id=new_id(),
+            user_id=user,
+            thread_id=thread,
+            moment=moment,
+            wording=wording,
+            version=version,
+            language=language,
+            at=self.work.now(),
+        )
+        about = f"user:{user}" if user else "user:unknown"
+        self.work.say("program", "notice.shown", about, moment=moment, version=version, language=language)
+        return self._add(notice)
+
+    def of(self, user: str) -> tuple[Notice, ...]:
+        """Notices that one user was shown, oldest first."""
+        return self._all(self.table.c.user_id == user, order=(self.table.c.at, self.table.c.id))
+
+    def last(self, user: str, moment: str) -> Notice | None:
+        """The newest one for a moment (`start`, `timer`): when it has to be shown again follows from its time."""
+        found = self._all(
+            self.table.c.user_id == user, self.table.c.moment == moment, order=self.table.c.at.desc(), limit=1
+        )
+        return found[0] if found else None
+
+
+class Counters:
+    """Numbers for yearly reports, by name and period. No identifiers go in."""
+
+    table = table_of(models.Counter)
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def add(self, name: str, n: int = 1, *, period: str | None = None) -> None:
+        """Count; `period` None = this year of the store's clock. Written when the transaction ends."""
+        self.work.counted[name, period or str(self.work.now().year)] += n
+
+    def all(self, *, period: str | None = None) -> dict[tuple[str, str], int]:
+        """(name, period) -> value, of one period or of all."""
+        where: list[ColumnElement[bool]] = [] if period is None else [self.table.c.period == period]
+        rows = self.work.execute(select(self.table).where(*where).order_by(self.table.c.name, self.table.c.period))
+        return {(row.name, row.period): int(row.value) for row in rows}
+
+
+class Audit:
+    """The audit chain, as a transaction sees it."""
+
+    table = table_of(models.AuditEntry)
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def add(self, actor: str, action: str, object: str, **facts: Any) -> None:
+        """One more entry, written when the transaction ends; see `Work.say`.
+
+        Raises:
+            DataError: a fact looks like content.
+        """
+        self.work.say(actor, action, object, **facts)
+
+    def of(self, object: str) -> tuple[AuditEntry, ...]:
+        """Entries about one thing (`draft:<id>`), in order."""
+        return self._read(self.table.c.object == object)
+
+    def all(self, *, after: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Entries in order, those above number `after`."""
+        return self._read(self.table.c.seq > after, limit=limit)
+
+    def last(self) -> str:
+        """Hash of the last row. Written down elsewhere, it shows later whether an older copy was put back."""
+        head = table_of(models.AuditHead)
+        return str(self.work.execute(select(head.c.hash)).scalar_one())
+
+    def _read(self, where: ColumnElement[bool], limit: int | None = None) -> tuple[AuditEntry, ...]:
+        rows = self.work.execute(select(self.table).where(where).order_by(self.table.c.seq).limit(limit)).mappings()
+        return tuple(AuditEntry(**{str(name): value for name, value in row.items()}) for row in rows)
+
+
+def write_counters(work: Work) -> None:
+    """Add what was counted, always in the same order, so that two transactions never wait for each other crosswise."""
+    table = Counters.table
+    for (name, period), n in sorted(work.counted.items()):
+        here = (table.c.name == name) & (table.c.period == period)
+        more = update(table).where(here).values(value=table.c.value + n)
+        if not work.changed(more) and not work.insert_new(
+            table, {"name": name, "period": period, "value": n}, key=("name", "period")
+        ):
+            work.changed(more)
+    work.counted.clear()

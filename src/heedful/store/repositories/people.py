@@ -1,0 +1,150 @@
+"""Users and their logins."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete
+
+from heedful.errors import ConfigError, ConflictError
+from heedful.store import models
+from heedful.store.records import Session, User
+from heedful.store.repositories.base import Repository, new_id
+from heedful.store.states import ROLES, Role, check_word
+
+CHANGEABLE = frozenset({"role", "name", "password_hash", "totp_secret", "language", "disabled"})
+
+
+class Users(Repository[User]):
+    """People. Names are sealed and looked up by a keyed digest."""
+
+    model, record, noun = models.User, User, "user"
+
+    def add(
+        self,
+        *,
+        role: Role,
+        name: str,
+        by: str,
+        password_hash: str | None = None,
+        totp_secret: str | None = None,
+        language: str = "en",
+    ) -> User:
+        """A new user; `by` is who made it (an admin's id, or `setup`).
+
+        Raises:
+            ConflictError: the name is taken.
+            DataError: no such role.
+        """
+        check_word(role, ROLES, "A role")
+        if self.by_name(name) is not None:
+            raise ConflictError("This name is taken; choose another one.")
+        now = self.work.now()
+        user = User(
+            id=new_id(),
+            role=role,
+            name=name,
+            name_digest=self._digest(name),
+            password_hash=password_hash,
+            totp_secret=totp_secret,
+            language=language,
+            created_at=now,
+            changed_at=now,
+        )
+        self.work.say(by, "user.added", f"user:{user.id}", role=role)
+        return self._add(user)
+
+    def by_name(self, name: str) -> User | None:
+        """The user of that name, however its letters are composed and whatever their case."""
+        return self._first(self.table.c.name_digest == self._digest(name))
+
+    def all(self, *, role: Role | None = None) -> tuple[User, ...]:
+        """Users that were not erased, oldest first."""
+        where: list[ColumnElement[bool]] = [self.table.c.erased_at.is_(None)]
+        if role is not None:
+            check_word(role, ROLES, "A role")
+            where.append(self.table.c.role == role)
+        return self._all(*where, order=(self.table.c.created_at, self.table.c.id))
+
+    def change(self, id: str, *, by: str, **values: Any) -> User:
+        """Change role, name, password_hash, totp_secret, language or disabled.
+
+        Raises:
+            ConfigError: another field.
+            ConflictError: the new name is taken, or the user was erased.
+            NotFoundError: no such user.
+        """
+        wrong = sorted(set(values) - CHANGEABLE)
+        if wrong or not values:
+            raise ConfigError(f"Of a user, {', '.join(sorted(CHANGEABLE))} can be changed; got {wrong or 'nothing'}.")
+        user = self.get(id)
+        if user.erased_at is not None:
+            raise ConflictError("This user was erased; nothing can be changed any more.")
+        if "role" in values:
+            check_word(values["role"], ROLES, "A role")
+        if "name" in values:
+            other = self.by_name(values["name"])
+            if other is not None and other.id != id:
+                raise ConflictError("This name is taken; choose another one.")
+            values["name_digest"] = self._digest(values["name"])
+        values["changed_at"] = self.work.now()
+        self._set(id, **values)
+        self.work.say(by, "user.changed", f"user:{id}", fields=sorted(set(values) & CHANGEABLE))
+        return replace(user, **values)
+
+    def _digest(self, name: str) -> str:
+        plain = unicodedata.normalize("NFKC", name).casefold().strip()
+        return self.work.keys.digest(plain.encode("utf-8", "surrogatepass"))
+
+
+class Sessions(Repository[Session]):
+    """Logins. The store never sees a token, only its hash."""
+
+    model, record, noun = models.Session, Session, "session"
+
+    def add(self, *, user: str, token_hash: str, expires_at: datetime) -> Session:
+        """A new login without a second factor."""
+        now = self.work.now()
+        session = Session(
+            id=new_id(), user_id=user, token_hash=token_hash, created_at=now, seen_at=now, expires_at=expires_at
+        )
+        self.work.say(user, "session.opened", f"session:{session.id}")
+        return self._add(session)
+
+    def by_token(self, token_hash: str) -> Session | None:
+        """The login of a token, valid or not: ask `Session.valid`."""
+        return self._first(self.table.c.token_hash == token_hash)
+
+    def of(self, user: str) -> tuple[Session, ...]:
+        """All logins of one user, oldest first."""
+        return self._all(self.table.c.user_id == user, order=self.table.c.created_at)
+
+    def seen(self, id: str, *, expires_at: datetime | None = None) -> None:
+        """It was used now; with `expires_at` it lasts longer."""
+        later = {} if expires_at is None else {"expires_at": expires_at}
+        self._set(id, seen_at=self.work.now(), **later)
+
+    def second_factor(self, id: str) -> None:
+        """The second factor was shown now."""
+        session = self.get(id)
+        self._set(id, second_factor_at=self.work.now())
+        self.work.say(session.user_id, "session.second_factor", f"session:{id}")
+
+    def revoke(self, id: str, *, by: str) -> None:
+        """It opens nothing any more."""
+        if self._set(id, self.table.c.revoked_at.is_(None), revoked_at=self.work.now()):
+            self.work.say(by, "session.revoked", f"session:{id}")
+
+    def revoke_all(self, user: str, *, by: str) -> int:
+        """Revoke every login of a user (new password, disabled); how many there were."""
+        found = [s for s in self.of(user) if s.revoked_at is None]
+        for session in found:
+            self.revoke(session.id, by=by)
+        return len(found)
+
+    def purge(self) -> int:
+        """Delete logins whose time is over; how many."""
+        return self.work.changed(delete(self.table).where(self.table.c.expires_at < self.work.now()))
