@@ -222,7 +222,7 @@ def test_supervisor_and_admin_find_their_pages(house: House) -> None:
         admin.page.get_by_role("link", name="988 Suicide & Crisis Lifeline").click()
         admin.page.get_by_label("Day of the check").fill("2026-01-02")
         admin.page.get_by_role("button", name="Save").click()
-        admin.see("days ago")
+        admin.see("days ago:")
 
 
 PAGES = {

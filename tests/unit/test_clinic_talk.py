@@ -210,18 +210,74 @@ def test_the_notice_comes_again_after_three_hours_and_after_a_week(clinic: Clini
     assert moments(clinic)[-2:] == ["timer", "return"]
 
 
-def test_profiles_switch_the_notices(tmp_path: Path, clock: Clock) -> None:
-    """Nevada: nothing is drafted, and no notice is asked for."""
+def test_where_a_profile_allows_no_drafts_none_is_queued_or_spoken_of(tmp_path: Path, clock: Clock) -> None:
     clinic = make_clinic(tmp_path, clock=clock, profiles=("us-nv",))
     client = clinic.client("help_seeker")
-    client.get("/talk")
     send(client, "/talk/begin", page="/talk")
-    client.get("/talk")
+    assert "Software may help us" not in client.get("/talk").text
     say(client, "Hello", "m-1")
     assert len(clinic.desk.workers) == 1  # the clock; no worker for drafts
-    assert clinic.drafts() == []
+    with clinic.store.read() as unit:
+        assert unit.jobs.of(clinic.thread().id) == ()
     page = clinic.client("clinician").get(f"/inbox/{clinic.thread().id}").text
     assert "no model drafts replies" in page
+    clinic.store.close()
+
+
+STRICT = (Path(__file__).parents[2] / "src/heedful/profiles/strict.toml").read_text("utf-8")
+
+
+def switched(folder: Path, clock: Clock, **switches: str) -> Clinic:
+    """A clinic whose own profile is `strict` with other switches."""
+    text = STRICT
+    for name, value in switches.items():
+        text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+    (folder / "own.toml").write_text(text, "utf-8")
+    return make_clinic(
+        folder, clock=clock, profiles=(str(folder / "own.toml"),), session_idle=10**6, session_absolute=10**6
+    )
+
+
+def test_notices_that_a_profile_does_not_ask_for_do_not_come(tmp_path: Path, clock: Clock) -> None:
+    off = {
+        "notice_before_use": '"none"',
+        "notice_at_start": '"off"',
+        "notice_on_question": '"off"',
+        "timer_minutes": "0",
+    }
+    clinic = switched(tmp_path, clock, **off)
+    client = clinic.client("help_seeker")
+    assert 'name="text"' in client.get("/talk").text
+    say(client, "Are you a robot?", "m-1")
+    clock.forward(hours=4)
+    assert client.get("/api/talk/turns").json()["notices"] == []
+    assert [role for role, _ in clinic.turns()] == ["user"]
+    assert moments(clinic) == []
+    clinic.store.close()
+
+
+def test_a_profile_can_ask_for_paper_a_shorter_timer_and_a_daily_notice(tmp_path: Path, clock: Clock) -> None:
+    clinic = switched(tmp_path, clock, notice_before_use='"written"', timer_minutes="0", notice_daily='"on"')
+    client = clinic.client("help_seeker")
+    assert 'id="written"' in client.get("/talk").text
+    send(client, "/talk/begin", page="/talk")
+    client.get("/talk")
+    clock.forward(hours=23)
+    assert client.get("/api/talk/turns").json()["notices"] == []
+    clock.forward(hours=1)
+    assert "computer program (AI)" in client.get("/api/talk/turns").json()["notices"][0]
+    assert moments(clinic)[-1] == "daily"
+    clinic.store.close()
+
+
+def test_without_the_interruption_card_the_lines_still_open(tmp_path: Path, clock: Clock) -> None:
+    clinic = switched(tmp_path, clock, interruption_card='"off"')
+    client = clinic.client("help_seeker")
+    send(client, "/talk/begin", page="/talk")
+    say(client, DANGER, "m-1")
+    page = client.get("/talk").text
+    assert 'class="interrupt"' not in page
+    assert 'id="card"' in page
     clinic.store.close()
 
 

@@ -82,9 +82,14 @@ class Directory:
             line=f"{first.name} ({' / '.join(line.reach for line in both)})", emergency=table.emergency(self.country)
         )
 
+    def own(self) -> tuple[Line, ...]:
+        """All lines of this country, whoever they are for; those for anywhere, where it has none."""
+        lines = self.table().lines
+        return tuple(line for line in lines if line.country == self.country) or self.table().of(self.country)
+
     def old(self, today: date) -> tuple[Line, ...]:
         """Lines of this country that staff has to check."""
-        return tuple(line for line in self.table().of(self.country) if line.old(today))
+        return tuple(line for line in self.own() if line.old(today))
 
 
 def read(unit: Unit) -> Resources:

@@ -45,7 +45,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "users": users,
         "factors": factors,
         "seekers": seekers,
-        "lines": [(line, line.days_old(today), line.old(today)) for line in table.of(desk.directory.country)],
+        "lines": [(line, line.days_old(today), line.old(today)) for line in desk.directory.own()],
         "others": sum(line.country != desk.directory.country for line in table.lines),
         "engine": server.engine.state(),
         "warnings": desk.profile.warnings(today),
