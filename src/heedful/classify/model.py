@@ -140,7 +140,7 @@ class LabelModel:
             own, arrays = features.save(folder)
             values.append({"name": name, **own})
             kept.update({f"features.{at}.{key}": value for key, value in arrays.items()})
-        with open(folder / NUMBERS, "wb", opener=_private) as file:
+        with open(folder / NUMBERS, "wb", opener=private) as file:
             np.savez(file, allow_pickle=False, **kept)
         described = {
             "version": VERSION,
@@ -152,7 +152,7 @@ class LabelModel:
             "features": values,
             "record": dict(self.record),
         }
-        self.fingerprint = _fingerprint(folder, described, kept)
+        self.fingerprint = fingerprint_of(folder, described, kept)
         text = json.dumps({**described, "fingerprint": self.fingerprint}, indent=2, ensure_ascii=False)
         (folder / VALUES).write_text(text + "\n", "utf-8")
 
@@ -211,7 +211,7 @@ def _load(folder: Path, written: int) -> LabelModel:
         settings = FeatureSettings(**described["settings"])
         parts = make("+".join(values["name"] for values in described["features"]), settings)
         for at, ((_, features), values) in enumerate(zip(parts, described["features"], strict=True)):
-            features.restore(folder, values, _under(kept, f"features.{at}."))
+            features.restore(folder, values, under(kept, f"features.{at}."))
         model = LabelModel(
             name=described["name"],
             label_set=described["label_set"],
@@ -219,7 +219,7 @@ def _load(folder: Path, written: int) -> LabelModel:
             record=described["record"],
             settings=settings,
             features=parts,
-            head=_under(kept, "head."),
+            head=under(kept, "head."),
             temperature=float(described["temperature"]),
             fingerprint=fingerprint,
         )
@@ -227,7 +227,7 @@ def _load(folder: Path, written: int) -> LabelModel:
         if isinstance(err, DataError | NotFoundError | ConfigError):
             raise
         raise DataError(f"The scorer {folder} cannot be read ({type(err).__name__}); train it again.") from err
-    if _fingerprint(folder, described, kept) != fingerprint:
+    if fingerprint_of(folder, described, kept) != fingerprint:
         raise DataError(
             f"The files of the scorer {folder} do not belong together: its fingerprint is another one. Copy the whole "
             "folder again, or train it again."
@@ -255,11 +255,11 @@ def _kinds(model: LabelModel) -> set[str]:
     return {name.removesuffix("_tuned").removesuffix("_turns") for name in parts_of(str(model.record["features"]))}
 
 
-def _under(kept: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def under(kept: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
 
 
-def _fingerprint(folder: Path, described: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
+def fingerprint_of(folder: Path, described: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
     """Over labels, settings and every number; not over name and record, which decide nothing."""
     deciding = {key: value for key, value in described.items() if key not in ("name", "record")}
     digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode("utf-8"))
@@ -272,6 +272,6 @@ def _fingerprint(folder: Path, described: Mapping[str, Any], kept: Mapping[str, 
     return digest.hexdigest()[:16]
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
     """Opener of a new file that only its owner may read."""
     return os.open(path, flags, 0o600)

@@ -10,6 +10,7 @@ from typing import Any
 from heedful import classify, corpora, taxonomy
 from heedful.classify import LabelModel
 from heedful.classify.features import parts_of
+from heedful.classify.selector import ReplySelector, is_selector, load_selector
 from heedful.errors import ConfigError, LeakError
 from heedful.evaluation.baselines import Place, places
 from heedful.evaluation.config import EvalConfig
@@ -27,6 +28,7 @@ class Entry:
     Args:
         path, adapter: what to load.
         readers: label set -> the scorer whose reading of the client's turns stands in the prompts instead of gold.
+        selector: what picks the replies, where the system is no language model.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Entry:
     path: str
     adapter: bool
     readers: Mapping[str, LabelModel] = field(repr=False)
+    selector: ReplySelector | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +111,9 @@ def settle_study(config: StudyConfig) -> Plan:
     everyone += [r for entry in entries for r in entry.readers.values()]
     everyone += judges.values()
     everyone += [reader for e in entries if e.setting.plan for reader in e.setting.plan.readers]
-    for reader in everyone:
-        _refuse_leak(reader, str(dataset), config.split)
+    selectors = [entry.selector for entry in entries if entry.selector is not None]
+    for learner in (*everyone, *selectors):
+        _refuse_leak(learner, str(dataset), config.split)
     folder = f"runs/study-{Path(str(dataset)).name.split('.')[0]}-{config.split or 'all'}"
     return Plan(
         config=config,
@@ -130,6 +134,7 @@ def _entry(
     recorded = folder / "config.resolved.yaml"
     run = read_yaml(recorded) if recorded.is_file() else None
     path = spec.model_name_or_path
+    selector = _selector(name, spec) if is_selector(path) else None
     if not spec.adapter and not (folder / "adapter_config.json").is_file():
         if run is None:
             raise ConfigError(
@@ -159,13 +164,23 @@ def _entry(
         )
     )
     predicted = config.predicted_labels if spec.predicted_labels is None else spec.predicted_labels
+    if selector is not None:
+        predicted = {}  # it reads words and the corpus' labels of earlier replies
     return Entry(
         name=name,
         setting=setting,
         path=path,
         adapter=spec.adapter,
         readers={key: _reader(scorer, key) for key, scorer in predicted.items()},
+        selector=selector,
     )
+
+
+def _selector(name: str, spec: SystemConfig) -> ReplySelector:
+    for key in ("plan", "planners", "predicted_labels", "max_length", "overlong"):
+        if getattr(spec, key) is not None:
+            raise ConfigError(f"System '{name}' is a selector, which takes no '{key}'; leave it out.")
+    return load_selector(spec.model_name_or_path)
 
 
 def emits(entry: Entry, label_set: str) -> bool:
@@ -192,14 +207,15 @@ def _reader(path: str, label_set: str) -> LabelModel:
     return found
 
 
-def _refuse_leak(reader: LabelModel, dataset: str, split: str | None) -> None:
+def _refuse_leak(reader: LabelModel | ReplySelector, dataset: str, split: str | None) -> None:
     """A judge that has seen the answers is no judge."""
     record = reader.record
     learned = record.get("train_split")
     if corpora.overlaps(record.get("dataset"), learned, dataset, split):
+        what = "scorer" if isinstance(reader, LabelModel) else "selector"
         raise LeakError(
-            f"The scorer '{reader.name}' learned from {dataset} ({learned or 'all parts'}), which includes the part "
-            f"that is to be judged ({split or 'all parts'}); train a scorer on another part."
+            f"The {what} '{reader.name}' learned from {dataset} ({learned or 'all parts'}), which includes the part "
+            f"that is to be judged ({split or 'all parts'}); train a {what} on another part."
         )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from heedful import taxonomy
 from heedful.classify import LabelModel
+from heedful.classify.selector import ReplySelector
 from heedful.errors import DataError
 from heedful.evaluation import study_page
 from heedful.evaluation._study_scores import (
@@ -53,7 +54,7 @@ from heedful.evaluation.run import (
 )
 from heedful.evaluation.study_config import ECHO, LabelConfig, StudyConfig
 from heedful.evaluation.summary import LIMITS, System, examples_at, machine_facts, versions
-from heedful.evaluation.traces import private
+from heedful.evaluation.traces import Records, private
 from heedful.models.causal import CausalModel, add_markers, check_architecture, load, need_train_extra
 from heedful.models.forward import SampleLoss
 from heedful.models.merged import merged
@@ -118,7 +119,8 @@ def study(config: StudyConfig, *, say: Say = lambda text: None, command: str = "
     plan = settle_study(config)
     need_train_extra()
     for entry in plan.entries:
-        check_architecture(entry.path)  # before anything is written
+        if entry.selector is None:
+            check_architecture(entry.path)  # before anything is written
     begun = time.monotonic()
     conversations = load_split(plan.first, config.split, config.max_conversations)
     seen = views(plan, conversations)
@@ -155,6 +157,9 @@ def _in(plan: Plan, setting: Any, **changes: Any) -> Any:
 def _write(plan: Plan, seen: Mapping[str, View], made: _Made, say: Say) -> None:
     loaded: tuple[Any, CausalModel] | None = None
     for entry in plan.entries:
+        if entry.selector is not None:
+            _select(entry, entry.selector, plan, seen[entry.name], made, say)
+            continue
         key = (entry.path, entry.adapter, entry.setting.fmt.markers)
         if loaded is None or loaded[0] != key:
             loaded = None  # the old model goes before the new one comes
@@ -168,6 +173,38 @@ def _write(plan: Plan, seen: Mapping[str, View], made: _Made, say: Say) -> None:
         made.about.append(
             {"name": floor.name, "kind": "baseline", "description": floor.description, "note": None, "model": None}
         )
+
+
+def _select(entry: Entry, selector: ReplySelector, plan: Plan, view: View, made: _Made, say: Say) -> None:
+    """The replies of a system that picks them. No decoding and no seed changes them, and each still has its file."""
+    say(f"{entry.name}: picks {len(view.where):,} of {len(selector.replies):,} replies")
+    by_id = {conv.id: conv for conv in view.shown}
+    chosen = selector.choose([by_id[place.conversation_id].before(place.turn) for place in view.where])
+    traces = [
+        Trace(
+            id=place.id, conversation_id=place.conversation_id, turn=place.turn, system=entry.name, reply=choice.reply,
+            reference=place.reference, finish="stop", info={"candidate": choice.number, "expected": choice.expected},
+        )
+        for place, choice in zip(view.where, chosen, strict=True)
+    ]  # fmt: skip
+    header = {"system": entry.name, "selector": selector.fingerprint, "data": input_hash(view.shown)}
+    for name in plan.config.decodings:
+        for seed in plan.config.seeds(name):
+            records = Records(plan.folder / "traces" / f"{entry.name}.{name}.{seed}.jsonl", header)
+            known = records.open()
+            records.add([trace.to_dict() for trace in traces if trace.id not in known])
+    made.traces[entry.name] = {name: [traces] * len(plan.config.seeds(name)) for name in plan.config.decodings}
+    made.about.append(
+        {
+            "name": entry.name,
+            "kind": "model",
+            "description": f"{entry.path}: picks one of {len(selector.replies):,} replies of the training part",
+            "note": None,
+            "model": {"name": entry.path, "hash": selector.fingerprint},
+            "format": "none: it picks replies, and writes none",
+            "client_labels": {},
+        }
+    )
 
 
 def _write_system(entry: Entry, causal: CausalModel, plan: Plan, view: View, made: _Made, say: Say) -> None:

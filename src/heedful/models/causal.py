@@ -25,7 +25,7 @@ NETWORK_VARIABLE, OFFLINE_VARIABLE = "HEEDFUL_ALLOW_NETWORK", "HF_HUB_OFFLINE"
 PARTS = Registry("part of a model", {"graph": "heedful.models.graph:load_graph"})
 """What a run's folder may hold beside a language model; a table, since its module needs torch."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-REWARD_FILE, SCORER_FILE = "reward.json", "scorer.json"
+REWARD_FILE, SCORER_FILE, SELECTOR_FILE = "reward.json", "scorer.json", "selector.json"
 """What a reward model's folder and a scorer's say of themselves."""
 
 
@@ -111,7 +111,7 @@ def resolve_path(name: str) -> str:
 
 
 def refuse_judges(name: str) -> None:
-    """Refuse the folders of reward models and scorers, which give numbers and write nothing.
+    """Refuse the folders of reward models, scorers and selectors, which write nothing.
 
     Raises:
         ConfigError: `name` is one of them.
@@ -126,6 +126,11 @@ def refuse_judges(name: str) -> None:
         raise ConfigError(
             f"'{name}' is a scorer, which names labels and writes nothing; use it in a reward: "
             f"{{name: strategy, params: {{scorer: {name}}}}}."
+        )
+    if (folder / SELECTOR_FILE).is_file():
+        raise ConfigError(
+            f"'{name}' is a selector, which picks replies that people once gave and writes none; name it as a system "
+            "of a study: heedful eval study, heedful eval compare."
         )
 
 

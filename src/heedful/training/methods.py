@@ -51,6 +51,7 @@ METHODS = Registry(
         "reinforce++": "heedful.training.rl.run:REINFORCE",
         "scorer": "heedful.training.scorer:SCORER",
         "belief": "heedful.training.belief:BELIEF",
+        "selector": "heedful.training.selector:SELECTOR",
         "mix": "heedful.training.plan_mix:MIX_METHOD",
         "reward": "heedful.training.reward_model:REWARD",
         "dpo": "heedful.training.dpo:DPO",
