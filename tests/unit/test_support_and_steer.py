@@ -18,7 +18,7 @@ from conftest import Call
 from heedful import corpora
 from heedful.errors import DataError, NotFoundError
 from heedful.evaluation import support as module
-from heedful.evaluation.steer import difference
+from heedful.evaluation.steer import SteerConfig, difference, steer
 from heedful.evaluation.study import study
 from heedful.evaluation.study_config import StudyConfig
 from heedful.evaluation.support import GOLD, support
@@ -162,3 +162,26 @@ def test_forced_labels_are_compared_with_the_own_choice_and_with_each_other(run:
         assert (code, f"unknown key '{key.split('.')[0].split('=')[0]}" in err) == (2, True), err
     code, _, err = call("eval", "steer", str(run), "dataset=commons", "format=chat")
     assert (code, "needs a format whose replies begin with one marker" in err) == (2, True)
+
+
+def test_drawn_replies_differ_by_the_label_alone(tmp_path: Path) -> None:
+    """Under labels that mean the same to the model the same words are drawn; under another stream they are not."""
+    causal = tiny_model()
+    markers = make("strategy").markers
+    add_markers(causal, markers)
+    rows = causal.model.get_input_embeddings().weight
+    with torch.no_grad():
+        rows[causal.tokenizer.convert_tokens_to_ids(list(markers))] = rows[0].clone()
+    causal.model.save_pretrained(str(tmp_path / "run"))
+    causal.tokenizer.save_pretrained(str(tmp_path / "run"))
+    values = {
+        "model_name_or_path": str(tmp_path / "run"), "dataset": "commons",
+        "format": {"name": "strategy", "context_strategies": False},
+        "max_conversations": 2, "do_sample": True, "max_new_tokens": 12, "output_dir": str(tmp_path / "out"),
+    }  # fmt: skip
+    found = steer(check(SteerConfig, values, where="test")).summary
+    assert found["all_pairs"]["difference"]["value"] == 0
+    assert all(row["difference"]["value"] == 0 for row in found["against_own"].values())
+    assert found["other_draw"]["difference"]["value"] > 20
+    greedy = steer(check(SteerConfig, {**values, "do_sample": False}, where="test")).summary
+    assert greedy["other_draw"] is None

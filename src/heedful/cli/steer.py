@@ -23,11 +23,12 @@ from heedful.settings import apply_overrides, check
 @click.argument("overrides", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def steer_command(model: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Force each strategy at the same places and say how much the greedy reply changes. MODEL is a run that writes a
-    strategy first.
+    """Force each strategy at the same places and say how much the reply changes: greedy, or drawn with the same random
+    numbers. MODEL is a run that writes a strategy first.
 
     \b
     heedful eval steer runs/esconv-joint/joint max_conversations=20
+    heedful eval steer runs/esconv-joint/joint do_sample=true top_p=0.9 temperature=0.7
     """
     settings = check(SteerConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval steer")
     progress = Progress()
@@ -42,14 +43,17 @@ def steer_command(model: str, overrides: tuple[str, ...], as_json: bool) -> None
 
 def show(summary: Mapping[str, Any]) -> None:
     """One row per label against the model's own choice, and all pairs of labels below."""
+    how = "drawn" if summary["other_draw"] else "greedy"
     table = Table(
-        title=f"{summary['replies']:,} greedy replies of {summary['conversations']:,} dialogues under each label",
+        title=f"{summary['replies']:,} {how} replies of {summary['conversations']:,} dialogues under each label",
         title_justify="left",
     )
     table.add_column("forced")
     table.add_column("differ by more than half, %", justify="right")
     table.add_column("mean difference, %", justify="right")
     rows = {**summary["against_own"], "any label against any other": summary["all_pairs"]}
+    if summary["other_draw"]:
+        rows["no label, other random numbers"] = summary["other_draw"]
     for name, found in rows.items():
         table.add_row(escape(name), estimate(found["changed"], 1), estimate(found["difference"], 1))
     Console(width=max(Console().width, 110)).print(table)

@@ -1,8 +1,10 @@
-"""Does a forced plan change the reply? Greedy replies of one model under every label, at the same places.
+"""Does a forced plan change the reply? Replies of one model under every label, at the same places.
 
-A model can name a strategy and then write what it would have written anyway. Greedy decoding leaves the label as the
-only difference between two replies, so what differs comes from it. esconv.md asks that at least 60 % of the outputs
-differ by more than half of their tokens once the label is another one.
+A model can name a strategy and then write what it would have written anyway. So nothing but the label may differ
+between two replies: they are greedy, or drawn with the same random numbers (a place has one stream, whatever the
+label), and a label that changes nothing gives the same words either way. What *another* stream changes under the
+model's own choice stands beside it: drawn replies differ by chance too. esconv.md asks that at least 60 % of the
+outputs differ by more than half of their tokens once the label is another one.
 
     difference of two replies = 1 - |longest common subsequence| / |the longer one|, in lower-cased tokens
 """
@@ -33,6 +35,7 @@ from heedful.scoring.intervals import interval
 from heedful.scoring.text import lcs_length, published_tokens
 
 HALF = 0.5
+OTHER_DRAW = "own choice, other draw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,15 @@ class Steering:
 
 
 class SteerConfig(LookConfig):
-    """Which run, which places, and how long replies may be. Greedy: nothing but the label may differ."""
+    """Which run, which places, how long replies may be, and whether they are drawn."""
 
     max_new_tokens: int = Field(default=64, ge=1)
     min_new_tokens: int = Field(default=8, ge=0)
     no_repeat_ngram_size: int = Field(default=3, ge=0)
+    do_sample: bool = False
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int = Field(default=13, ge=0, lt=2**32 - 1, description="of the draws")
     branches: int = Field(default=64, ge=1, description="replies decoded in one batch")
 
 
@@ -77,13 +84,18 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
         max_new_tokens=config.max_new_tokens,
         min_new_tokens=config.min_new_tokens,
         no_repeat_ngram_size=config.no_repeat_ngram_size,
+        do_sample=config.do_sample,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=config.seed,
     )
     banned = unwritable(setting.fmt, causal.tokenizer)
     written: dict[str, dict[str, list[str]]] = {}
-    for name in ("own choice", *plan.markers):
-        rule = own if name == "own choice" else _forced(own, name, [s.id for s in samples])
+    for name in ("own choice", *([OTHER_DRAW] if config.do_sample else []), *plan.markers):
+        rule = _forced(own, name, [s.id for s in samples]) if name in plan.markers else own
+        drawn = replace(decoding, seed=config.seed + 1) if name == OTHER_DRAW else decoding
         found: dict[str, list[str]] = {}
-        for batch in generate(causal, samples, decoding, branches=config.branches, banned=banned, plan=rule):
+        for batch in generate(causal, samples, drawn, branches=config.branches, banned=banned, plan=rule):
             for made in batch:
                 text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
                 found[made.id] = published_tokens(setting.fmt.parse(text, causal.tokenizer).text.lower())
@@ -99,8 +111,10 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
         "conversations": len(talks),
         "replies": len(samples),
         "labels": list(plan.markers),
+        "decoding": decoding.record(),
         "all_pairs": _compared(written, list(itertools.combinations(plan.markers, 2)), clusters),
         "against_own": {name: _compared(written, [("own choice", name)], clusters) for name in plan.markers},
+        "other_draw": _compared(written, [("own choice", OTHER_DRAW)], clusters) if config.do_sample else None,
     }
     folder = look_folder(config, setting, "steer")
     write_json(folder / "steer.json", summary)
