@@ -135,6 +135,17 @@ def test_danger_holds_the_conversation_and_shows_the_card_before_everything(clin
     assert 'class="interrupt"' in client.get("/talk").text
 
 
+def test_while_held_no_model_writes_and_the_fixed_question_was_announced(clinic: Clinic) -> None:
+    client = clinic.begun()
+    say(client, DANGER, "m-1")
+    send(client, "/talk/seen", page="/talk")
+    page = client.get("/talk").text
+    assert "no model writes to you; the program may send fixed sentences" in page
+    asked = [text for role, text in clinic.turns() if role == "assistant"]
+    assert asked  # and so it does
+    assert clinic.writer.seen == []
+
+
 def test_out_of_hours_says_so_and_names_who_answers(tmp_path: Path, clock: Clock) -> None:
     clock.forward(hours=12)  # Sunday, 22:00 in Berlin
     house = 'timezone = "Europe/Berlin"\n[hours]\nmon = ["08:00-18:00"]\n'

@@ -301,6 +301,17 @@ def test_every_moment_has_its_text(language: str) -> None:
         assert "988" in texts.text(moment, **VALUES)
 
 
+@pytest.mark.parametrize("language", profiles.LANGUAGES)
+def test_what_is_said_is_what_happens(language: str) -> None:
+    """A person sends what carries a name; the program sends fixed texts, also while a conversation is held."""
+    texts, person = load_texts(language), {"en": "person", "de": "Mensch", "es": "persona"}[language]
+    fixed = {"en": "fixed", "de": "fest", "es": "fij"}[language]
+    for moment in ("before-first-use", "start", "timer", "return", "when-asked", "minors"):
+        assert person in texts.text(moment, **VALUES)
+    for moment in ("start", "risk-held"):
+        assert fixed in texts.text(moment, **VALUES)
+
+
 def test_nothing_is_shown_with_a_hole() -> None:
     with pytest.raises(ConfigError, match="'line'"):
         load_texts("en").text("start")
