@@ -123,6 +123,21 @@ class Threads(Versioned[Thread]):
         self.work.say(by, "thread.assigned", f"thread:{id}", owner=owner, before=seen.owner)
         return moved
 
+    def stop_drafts(self, id: str, why: str, *, by: str) -> bool:
+        """No model drafts in this conversation any more; whether that is new. Nothing takes it back."""
+        if not self._set(id, self.table.c.drafts_stopped.is_(None), drafts_stopped=as_name(why)):
+            return False
+        self.work.say(by, "thread.drafts_stopped", f"thread:{id}", why=as_name(why))
+        return True
+
+    def watched(self, id: str, *, by: str) -> None:
+        """Somebody of staff has it open now. The audit is told when the watcher changes, not every half minute."""
+        self.work.need_person(by, "watch a conversation")
+        before = self.get(id).watched_by
+        self._set(id, watched_at=self.work.now(), watched_by=by)
+        if before != by:
+            self.work.say(by, "thread.watched", f"thread:{id}")
+
     def raise_risk(self, id: str, level: int, *, by: str, state: Mapping[str, Any] | None = None) -> Thread:
         """The level is at least `level` from now on. Rules, models and people may do that; it is never too late.
 
