@@ -235,6 +235,8 @@ PAGES = {
         "/exercises/thought-record",
         "/me",
         "/me/delete",
+        "/consents",
+        "/consents/training",
     ),
     "clinician": ("/inbox", "{thread}", "/tasks", "/people", "/account"),
     "supervisor": ("/supervision",),

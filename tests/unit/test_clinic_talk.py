@@ -49,7 +49,7 @@ def test_before_first_use_it_says_what_it_is_and_keeps_the_proof(clinic: Clinic)
     page = client.get("/talk").text
     assert 'name="text"' in page
     assert "computer program (AI)" in page
-    assert sorted(moments(clinic)) == ["before-first-use", "co-pilot", "start"]
+    assert sorted(moments(clinic)) == ["before-first-use", "co-pilot", "recording", "start"]
     assert "computer program (AI)" not in client.get("/talk").text  # once, until it is due again
 
 

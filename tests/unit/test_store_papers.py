@@ -1,4 +1,4 @@
-"""Notes, plans, signatures and reports in the store: sealed, audited without words, gone with the person they are about."""
+"""Notes, plans, signatures and reports in the store: sealed, audited without words, gone with their person."""
 
 from __future__ import annotations
 

@@ -21,7 +21,10 @@ from heedful import profiles
 from heedful.profiles import Profile, Value
 from heedful.review.clinic import Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
+from heedful.review.stopping import StopRule
+from heedful.safety.crisis import Tier
 from heedful.server import house as houses
+from heedful.server import words
 from heedful.server.background import Repeated
 from heedful.server.directory import Directory
 from heedful.server.house import House
@@ -64,6 +67,11 @@ class Desk:
     def on(self, name: str) -> bool:
         """Whether a switch says `on`."""
         return self.profile.switches[name] == "on"
+
+    @property
+    def ledger(self) -> bool:
+        """Whether consents are kept by purpose: by the switch of its own, and wherever a consent is needed."""
+        return self.on("consent_ledger") or bool(self.clinic.policy.consents)
 
     @property
     def on_duty(self) -> bool:
@@ -109,6 +117,25 @@ def policy_of(profile: Profile, house: House, directory: Directory) -> Policy:
         response_minutes=house.response_minutes,
         look_minutes=house.look_minutes,
         profile=profile.name.replace(" ", ""),  # the audit takes names without blanks
+        consents=_chosen(profile, {"sensitive_data_consent": "care", "recording_consent": "recording"}),
+        notes=profile.switches["drafts"] != "off",
+        papers=_chosen(profile, {"plan_signature": "plan-signature", "note_review": "note-review"}),
+        stop=stop_rule(house, directory) if profile.switches["stop_rule"] == "on" else None,
+    )
+
+
+def _chosen(profile: Profile, names: dict[str, Any]) -> frozenset[Any]:
+    return frozenset(what for switch, what in names.items() if profile.switches[switch] in ("on", "independent"))
+
+
+def stop_rule(house: House, directory: Directory) -> StopRule:
+    """The stop rule of `clinic.toml`."""
+
+    def text(language: str) -> str:
+        return words.load(words.known(language) or "en").say("stop.told", line=directory.fill(language).line)
+
+    return StopRule(
+        tier=cast(Tier, house.stop_tier), reports=house.stop_reports, text=text, minutes=house.response_minutes
     )
 
 

@@ -10,6 +10,7 @@ from heedful.server import clinic
 from heedful.server.routes import (
     admin,
     checkins,
+    consents,
     decide,
     exercises,
     health,
@@ -38,6 +39,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     checkins.router,
     exercises.router,
     me.router,
+    consents.router,
     inbox.router,
     decide.router,
     tasks.router,

@@ -16,12 +16,13 @@ from heedful.server import here
 from heedful.server.access import Called
 from heedful.server.clinic import At, Desk
 from heedful.server.routes.checkins import Filled
+from heedful.server.routes.consents import CONSENTED
 from heedful.server.routes.talk import receive
 from heedful.server.shown import show
 from heedful.store.records import Exercise as Filled_in
 from heedful.store.unit import Unit
 
-router = APIRouter(prefix="/exercises", include_in_schema=False)
+router = APIRouter(prefix="/exercises", include_in_schema=False, dependencies=[CONSENTED])
 
 
 @router.get("")

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from heedful.errors import NotFoundError
 from heedful.review import crisis
 from heedful.review import inbox as ranked
+from heedful.review.consents import State as Answered
+from heedful.review.consents import states
 from heedful.safety.state import State
 from heedful.server import drawing, here
 from heedful.server import reasons as why
@@ -46,6 +48,7 @@ class View:
     facts: dict[str, Any] = field(repr=False)
     timeline: tuple[tuple[datetime, str, str, str], ...] = field(repr=False)
     checkins: tuple[tuple[str, str, str], ...] = field(repr=False)
+    consents: tuple[Answered, ...] = field(repr=False)
     asked: bool
     drafting: bool
 
@@ -130,6 +133,7 @@ def look(unit: Unit, desk: Desk, id: str) -> View:
         facts=_facts(tasks),
         timeline=_timeline(notes, decisions, risks, names),
         checkins=_checkins(unit, desk, thread.help_seeker),
+        consents=states(unit, thread.help_seeker) if desk.ledger else (),
         asked=last is not None and thread.state == "human_owned" and asks_whether_ai(last.text),
         drafting=any(job.kind == "draft" and job.state in ("queued", "running") for job in unit.jobs.of(id)),
     )
