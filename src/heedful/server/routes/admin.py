@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConfigError, UserError
 from heedful.profiles import SWITCHES
+from heedful.review.reports import listed
 from heedful.safety.resources import Line
 from heedful.server import directory, invitations, words
 from heedful.server.access import Called, Caller
@@ -52,6 +53,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "sources": desk.profile.sources,
         "switches": [(name, _value(desk.profile.switches[name]), s.meaning) for name, s in SWITCHES.items()],
         "workers": desk.workers,
+        "reports": listed(desk.clinic.store)[-20:] if desk.on("report_button") else (),
         "last": last,
         "any_audit": bool(rows),
         "verdict": None,

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from heedful.review import overview
+from heedful.review.reports import listed
 from heedful.server import drawing, here
 from heedful.server.access import Called
 from heedful.server.clinic import At
@@ -29,6 +30,7 @@ def supervision(caller: Called, desk: At) -> Response:
         held = len(unit.threads.in_state("risk_held"))
         year = str(unit.now().year)
         counts = {name: n for (name, _), n in unit.counters.all(period=year).items()}
+    open_reports = sum(r.state == "open" for r in listed(store)) if desk.on("report_button") else None
     total = {what: sum(week.counts[what] for week in weeks) for what in overview.DECIDED}
     return show(
         "supervision.html.j2",
@@ -42,6 +44,7 @@ def supervision(caller: Called, desk: At) -> Response:
         decided=overview.DECIDED,
         picture=drawing.lines(named, title=here.t("supervision.shares"), x_label=here.t("supervision.week")),
         held=held,
+        reports=open_reports,
         counts=counts,
         year=year,
         days=DAYS,
