@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConflictError, DataError, TransitionError, UserError
-from heedful.review import crisis
+from heedful.review import crisis, minors
 from heedful.review.clinic import LONGEST, Receipt
 from heedful.safety import texts
 from heedful.safety.state import State
@@ -85,6 +85,8 @@ def talk(caller: Called, desk: At) -> Response:
     if values == "first-use":
         text, _ = disclosure.text_of(desk, disclosure.FIRST, language)
         return show("first_use.html.j2", caller, desk, text=text, written=desk.switch("notice_before_use") == "written")
+    if values == "age":
+        return _age(caller, desk)
     if isinstance(values, str):
         return consents.page_of(caller, desk, "care", begin=True)
     if values["situation"].interrupt:
@@ -92,10 +94,17 @@ def talk(caller: Called, desk: At) -> Response:
     return _page(caller, desk, values)
 
 
+def _age(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
+    year = desk.now().year
+    return show("age.html.j2", caller, desk, status=status, wrong=wrong, first=year - minors.OLDEST, last=year)
+
+
 def before(unit: Unit, desk: Desk, user: str) -> str:
     """What has to be read or answered before the conversation: a step by name, or nothing."""
     if disclosure.first_use(unit, desk, user):
         return "first-use"
+    if disclosure.age_asked(unit, desk, user):
+        return "age"
     return "consent" if consents.awaited(unit, desk, user) else ""
 
 
@@ -122,6 +131,24 @@ def begin(caller: Called, desk: At) -> Response:
     def work(unit: Unit) -> None:
         if disclosure.first_use(unit, desk, user):
             disclosure.show(unit, desk, user, (disclosure.FIRST,), language=language)
+
+    desk.clinic.store.run(work)
+    return RedirectResponse("/talk", status_code=303)
+
+
+@router.post("/talk/age", include_in_schema=False)
+def age(caller: Called, desk: At, born: Annotated[str, Form(max_length=10)] = "") -> Response:
+    """The year of birth; of an adult nothing is kept but that."""
+    user = caller.user or ""
+    try:
+        found = minors.adult_from(int(born) if born.isdecimal() else 0, desk.now())
+    except DataError:
+        return _age(caller, desk, status=400, wrong=here.t("age.wrong"))
+
+    def work(unit: Unit) -> None:
+        # Asked once: a minor who says later to be older asks the team.
+        if disclosure.age_asked(unit, desk, user):
+            unit.users.set_age(user, found, by=user)
 
     desk.clinic.store.run(work)
     return RedirectResponse("/talk", status_code=303)
