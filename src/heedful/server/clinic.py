@@ -21,6 +21,7 @@ from heedful import profiles
 from heedful.profiles import Profile, Value
 from heedful.review.clinic import Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
+from heedful.review.notes import NoteDrafter
 from heedful.review.stopping import StopRule
 from heedful.safety.crisis import Tier
 from heedful.server import house as houses
@@ -29,7 +30,7 @@ from heedful.server.background import Repeated
 from heedful.server.directory import Directory
 from heedful.server.house import House
 from heedful.server.state import Server
-from heedful.server.writer import EngineWriter, Permitted
+from heedful.server.writer import EngineWriter, NoteWriter, Permitted
 
 TICK: Final = 5.0
 """Seconds between looks at the clocks of conversations."""
@@ -46,7 +47,7 @@ class Desk:
 
     Args:
         workers: the threads: one for the clocks, the others for drafts.
-        writer: what is cancelled when the server stops.
+        writer, noter: what is cancelled when the server stops.
     """
 
     clinic: Clinic
@@ -54,6 +55,7 @@ class Desk:
     house: House
     directory: Directory
     writer: Permitted
+    noter: Permitted
     workers: tuple[Repeated, ...] = field(default=(), repr=False)
 
     def now(self) -> datetime:
@@ -93,6 +95,7 @@ class Desk:
         for worker in self.workers:
             worker.stop(timeout=0)
         self.writer.cancel()
+        self.noter.cancel()
         for worker in self.workers:
             worker.stop()
 
@@ -145,12 +148,17 @@ def withheld(profile: Profile) -> frozenset[str]:
 
 
 def make_desk(
-    server: Server, *, writer: Writer | None = None, house: House | None = None, clinic: Clinic | None = None
+    server: Server,
+    *,
+    writer: Writer | None = None,
+    noter: Writer | None = None,
+    house: House | None = None,
+    clinic: Clinic | None = None,
 ) -> Desk:
     """The desk of a server.
 
     Args:
-        writer: writes drafts; None = the server's engine.
+        writer, noter: write drafts of replies, and of notes and plans; None = the server's engine.
         house, clinic: others in tests.
 
     Raises:
@@ -163,8 +171,10 @@ def make_desk(
     clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory))
     limit = config.time_limit + config.wait_limit
     wrapped = Permitted(writer or EngineWriter(server.engine, timeout=limit), withheld=withheld(profile))
-    desk = Desk(clinic=clinic, profile=profile, house=found, directory=directory, writer=wrapped)
-    desk.workers = (Repeated(lambda: _tick(clinic), pause=TICK, name="clocks"), *_drafters(desk, config, limit))
+    notes = Permitted(noter or NoteWriter(server.engine, timeout=limit), withheld=withheld(profile))
+    desk = Desk(clinic=clinic, profile=profile, house=found, directory=directory, writer=wrapped, noter=notes)
+    clocks = Repeated(lambda: _tick(clinic), pause=TICK, name="clocks")
+    desk.workers = (clocks, *_drafters(desk, config, limit), *_noters(desk, limit))
     return desk
 
 
@@ -182,6 +192,15 @@ def _drafters(desk: Desk, config: Any, limit: float) -> list[Repeated]:
         drafter = Drafter(desk.clinic, desk.writer, name=f"drafts-{os.getpid()}-{n}", lease=lease, last=SHOWN_TURNS)
         out.append(Repeated(_one_job(drafter), pause=POLL, name=f"drafts-{n}"))
     return out
+
+
+def _noters(desk: Desk, limit: float) -> list[Repeated]:
+    """One worker for notes: they may wait, replies come first."""
+    if not desk.clinic.policy.notes:
+        return []
+    lease = timedelta(seconds=limit + 60)
+    drafter = NoteDrafter(desk.clinic, desk.noter, name=f"notes-{os.getpid()}", lease=lease, last=SHOWN_TURNS)
+    return [Repeated(_one_job(drafter), pause=POLL, name="notes")]
 
 
 def _one_job(drafter: Drafter) -> Any:

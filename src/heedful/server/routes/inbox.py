@@ -49,6 +49,7 @@ class View:
     timeline: tuple[tuple[datetime, str, str, str], ...] = field(repr=False)
     checkins: tuple[tuple[str, str, str], ...] = field(repr=False)
     consents: tuple[Answered, ...] = field(repr=False)
+    papers: int
     asked: bool
     drafting: bool
 
@@ -134,6 +135,7 @@ def look(unit: Unit, desk: Desk, id: str) -> View:
         timeline=_timeline(notes, decisions, risks, names),
         checkins=_checkins(unit, desk, thread.help_seeker),
         consents=states(unit, thread.help_seeker) if desk.ledger else (),
+        papers=len(unit.case_notes.of(id)),
         asked=last is not None and thread.state == "human_owned" and asks_whether_ai(last.text),
         drafting=any(job.kind == "draft" and job.state in ("queued", "running") for job in unit.jobs.of(id)),
     )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from heedful.review import notes
 from heedful.review.consents import states
 from heedful.review.record import own_record
 from heedful.server import here
@@ -41,9 +42,15 @@ def _page(caller: Called, desk: Desk, *, status: int = 200, wrong: str = "") -> 
             "checkins": len(unit.checkins.of(user)),
             "exercises": len(unit.exercises.of(user)),
         }
+        plans = [(p, _name(unit, p.note.author)) for p in notes.shared(unit, user)]
         consents = states(unit, user) if desk.ledger else ()
-    values: dict[str, Any] = {"memory": memory, "consents": consents, "counts": counts, "wrong": wrong}
+    values: dict[str, Any] = {"memory": memory, "consents": consents, "counts": counts, "wrong": wrong, "plans": plans}
     return show("me.html.j2", caller, desk, status=status, erasure=desk.on("erasure"), **values)
+
+
+def _name(unit: Unit, user: str) -> str:
+    found = unit.users.find(user)
+    return (found.name if found else None) or here.t("talk.person")
 
 
 def _source(unit: Unit, desk: Desk, item: MemoryItem) -> tuple[str, str]:

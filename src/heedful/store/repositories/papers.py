@@ -74,6 +74,17 @@ class CaseNotes(Versioned[CaseNote]):
         self.work.say(by, "note.shared", f"note:{id}", version=made.version)
         return made
 
+    def seen(self, id: str, version: int) -> CaseNote:
+        """The note, if it is still the one that somebody saw.
+
+        Raises:
+            ConflictError: it was changed since `version`.
+        """
+        found = self.get(id)
+        if found.version != version:
+            raise self._lost(found)
+        return found
+
     def of(self, thread: str) -> tuple[CaseNote, ...]:
         """Of one conversation, oldest first."""
         return self._all(self.table.c.thread_id == thread, order=(self.table.c.created_at, self.table.c.id))
