@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -214,7 +215,12 @@ def test_replies_by_policy_need_people() -> None:
     assert len(utah.missing_for_client_replies(Conditions())) == 3
     ready = Conditions(responsible="Dr. Adeyemi", takeover_staffed=True, crisis_set_passed=True)
     assert utah.missing_for_client_replies(ready) == ()
-    assert load("research").missing_for_client_replies(ready) == ("the number of an ethics approval",)
+    assert load("research").missing_for_client_replies(ready) == (
+        "the number of an ethics approval",
+        "a member of staff who watches the conversation",
+    )
+    watched = replace(ready, approval="EK-17", watched=True)
+    assert load("research").missing_for_client_replies(watched) == ()
     for name in ("strict", "us-il", "us-me", "us-nv"):
         assert load(name).missing_for_client_replies(ready), "nothing opens what is off"
     assert combine(utah, load("strict")).missing_for_client_replies(ready)
