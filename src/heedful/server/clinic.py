@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 from anyio import to_thread
@@ -19,7 +20,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 
 from heedful import profiles
 from heedful.profiles import Profile, Value
-from heedful.review.clinic import Clinic, Policy
+from heedful.registry import load_path
+from heedful.review.clinic import Believes, Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
 from heedful.review.notes import NoteDrafter
 from heedful.review.stopping import StopRule
@@ -31,9 +33,12 @@ from heedful.server.directory import Directory
 from heedful.server.house import House
 from heedful.server.state import Server
 from heedful.server.writer import EngineWriter, NoteWriter, Permitted
+from heedful.store import retention
 
 TICK: Final = 5.0
 """Seconds between looks at the clocks of conversations."""
+KEEP: Final = 3600.0
+"""Seconds between looks for words whose time is over."""
 POLL: Final = 1.0
 """Seconds between looks at the queue; a message wakes the worker at once."""
 SHOWN_TURNS: Final = 60
@@ -47,6 +52,7 @@ class Desk:
 
     Args:
         workers: the threads: one for the clocks, the others for drafts.
+        keeping: the thread that deletes words whose time is over; None = the profile names no time.
         writer, noter: what is cancelled when the server stops.
     """
 
@@ -57,6 +63,7 @@ class Desk:
     writer: Permitted
     noter: Permitted
     workers: tuple[Repeated, ...] = field(default=(), repr=False)
+    keeping: Repeated | None = field(default=None, repr=False)
 
     def now(self) -> datetime:
         """The time of the store's clock."""
@@ -82,7 +89,7 @@ class Desk:
 
     def start(self) -> None:
         """Start the threads."""
-        for worker in self.workers:
+        for worker in self._all():
             worker.start()
 
     def wake(self) -> None:
@@ -92,12 +99,15 @@ class Desk:
 
     def stop(self) -> None:
         """Stop the threads; a draft that is being written is given up, its job stays."""
-        for worker in self.workers:
+        for worker in self._all():
             worker.stop(timeout=0)
         self.writer.cancel()
         self.noter.cancel()
-        for worker in self.workers:
+        for worker in self._all():
             worker.stop()
+
+    def _all(self) -> tuple[Repeated, ...]:
+        return (*self.workers, *([self.keeping] if self.keeping else []))
 
 
 def profile_of(names: Iterable[str]) -> Profile:
@@ -168,14 +178,30 @@ def make_desk(
     found = house or houses.load(config.folder)
     profile = profile_of(config.profiles)
     directory = Directory(server.store, country=config.country)
-    clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory))
+    believes = belief_of(config.belief, profile, found)
+    clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory), belief=believes)
     limit = config.time_limit + config.wait_limit
     wrapped = Permitted(writer or EngineWriter(server.engine, timeout=limit), withheld=withheld(profile))
     notes = Permitted(noter or NoteWriter(server.engine, timeout=limit), withheld=withheld(profile))
     desk = Desk(clinic=clinic, profile=profile, house=found, directory=directory, writer=wrapped, noter=notes)
     clocks = Repeated(lambda: _tick(clinic), pause=TICK, name="clocks")
     desk.workers = (clocks, *_drafters(desk, config, limit), *_noters(desk, limit))
+    desk.keeping = _keeping(desk)
     return desk
+
+
+def belief_of(place: str | None, profile: Profile, house: House) -> Believes | None:
+    """The risk classifier that may run beside the rules: one that is named, and that counsel confirmed where asked for.
+
+    Raises:
+        NotFoundError, DataError: what is named cannot be used.
+    """
+    if place is None or (profile.switches["risk_belief"] == "counsel" and not house.counsel.strip()):
+        return None
+    if ":" in place and not Path(place).exists():
+        return cast(Believes, load_path(place)())
+    # Late: its libraries are heavy, and most clinics name none.
+    return cast(Believes, load_path("heedful.classify.belief:RiskBelief").load(place))
 
 
 def _tick(clinic: Clinic) -> bool:
@@ -192,6 +218,20 @@ def _drafters(desk: Desk, config: Any, limit: float) -> list[Repeated]:
         drafter = Drafter(desk.clinic, desk.writer, name=f"drafts-{os.getpid()}-{n}", lease=lease, last=SHOWN_TURNS)
         out.append(Repeated(_one_job(drafter), pause=POLL, name=f"drafts-{n}"))
     return out
+
+
+def _keeping(desk: Desk) -> Repeated | None:
+    """Help-seekers are told for how many days words are kept; this keeps it true."""
+    days = desk.switch("transcript_days")
+    assert isinstance(days, int)
+    if not days:
+        return None
+
+    def work() -> bool:
+        retention.expire(desk.clinic.store, desk.now() - timedelta(days=days))
+        return False
+
+    return Repeated(work, pause=KEEP, name="keeping")
 
 
 def _noters(desk: Desk, limit: float) -> list[Repeated]:

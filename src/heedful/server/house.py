@@ -42,6 +42,7 @@ class House:
         closed: days without anybody.
         response_minutes: until a person answers a handover. look_minutes: until a person looks where nothing is held.
         draft_minutes: after so long a draft is stale.
+        counsel: who confirmed when that a risk classifier may run, where a profile asks for it.
         stop_tier, stop_reports: where a protocol has a stop rule (`heedful.review.stopping.StopRule`): the tier at
             which the study's part of a conversation ends, and after how many reports it does; 0 = none count.
     """
@@ -56,6 +57,7 @@ class House:
     response_minutes: int = 15
     look_minutes: int = 60
     draft_minutes: int = 60
+    counsel: str = ""
     stop_tier: str = "immediate"
     stop_reports: int = 3
 

@@ -231,6 +231,10 @@ class Turns(Repository[StoredTurn]):
         where = (self.table.c.thread_id == thread, self.table.c.sequence > after)
         return self._all(*where, order=self.table.c.sequence, limit=limit)
 
+    def blank(self, id: str) -> int:
+        """Take the words out of a turn whose time is over; its number stays."""
+        return self._set(id, text="")
+
     def last(self, thread: str, n: int) -> tuple[StoredTurn, ...]:
         """The last `n` turns, in order."""
         found = self._all(self.table.c.thread_id == thread, order=self.table.c.sequence.desc(), limit=n)
