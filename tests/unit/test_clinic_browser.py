@@ -237,9 +237,10 @@ PAGES = {
         "/me/delete",
         "/consents",
         "/consents/training",
+        "/report",
     ),
-    "clinician": ("/inbox", "{thread}", "/tasks", "/people", "/account"),
-    "supervisor": ("/supervision",),
+    "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/account"),
+    "supervisor": ("/supervision", "/reports"),
     "admin": ("/admin", "/admin/resources/us-988"),
 }
 

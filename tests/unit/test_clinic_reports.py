@@ -50,10 +50,11 @@ def test_the_way_to_it_is_on_every_page(clinic: Clinic, role: str) -> None:
 
 def test_without_an_account_it_says_whom_to_reach(clinic: Clinic) -> None:
     client = clinic.site.client()
-    assert 'href="/report"' in client.get("/sign-in").text
-    page = client.get("/report").text
-    assert "office@clinic.example" in page
-    assert 'name="kind"' not in page
+    for path in ("/sign-in", "/resources"):
+        page = client.get(path).text
+        assert "Without an account you reach us at office@clinic.example" in page
+        assert 'href="/report"' not in page
+    assert client.get("/report").status_code == 303  # the form needs one
 
 
 def test_a_report_is_read_by_a_supervisor_and_by_nobody_else(clinic: Clinic) -> None:

@@ -228,7 +228,7 @@ def interruption_card(clinic: Clinic) -> object:
 
 
 def report_button(clinic: Clinic) -> object:
-    return 'href="/report"' in clinic.site.client().get("/sign-in").text
+    return 'href="/report"' in clinic.client("clinician").get("/inbox").text
 
 
 def erasure(clinic: Clinic) -> object:

@@ -255,6 +255,7 @@ def test_notices_that_a_profile_does_not_ask_for_do_not_come(tmp_path: Path, clo
         "notice_at_start": '"off"',
         "notice_on_question": '"off"',
         "timer_minutes": "0",
+        "recording_consent": '"off"',
     }
     clinic = switched(tmp_path, clock, **off)
     client = clinic.client("help_seeker")

@@ -73,10 +73,15 @@ def directory() -> Directory:
 
 
 def report_link() -> Markup:
-    """The way to report a problem, on every page where the profile asks for it."""
+    """The way to report a problem, on every page where the profile asks for it; without an account, whom to reach."""
     desk = _desk()
     if desk is None or not desk.on("report_button"):
         return Markup("")
+    scope = _SCOPE.get() or {}
+    caller = scope.get("state", {}).get("caller")
+    if not isinstance(caller, Caller) or caller.stage != "full":
+        contact = desk.house.contact or t("house.contact")
+        return Markup('<footer class="report">{}</footer>').format(t("report.without", contact=contact))
     return Markup('<footer class="report"><a href="/report">{}</a></footer>').format(t("report.title"))
 
 

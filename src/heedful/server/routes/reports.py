@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/report")
 def form(caller: Called, desk: At) -> Response:
-    """The form; without an account, whom to reach."""
+    """The form."""
     _offered(desk)
     return _form(caller, desk)
 
