@@ -209,9 +209,10 @@ PAGES = {
         "/consents/quality_review",
         "/consents/training",
         "/consents/research",
+        "/report",
     ),
-    "clinician": ("/inbox", "{thread}", "/tasks", "/people", "/resources"),
-    "supervisor": ("/supervision",),
+    "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/resources"),
+    "supervisor": ("/supervision", "/reports"),
     "admin": ("/admin", "/admin/resources/us-dv"),
 }
 

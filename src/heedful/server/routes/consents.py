@@ -94,6 +94,14 @@ def awaited(unit: Unit, desk: Desk, user: str) -> bool:
     return all(thread.state == "closed" for thread in unit.threads.of(user))
 
 
+def waits(desk: Desk, user: str) -> bool:
+    """`awaited`, in a read of its own; without one where no consent is needed."""
+    if "care" not in desk.clinic.policy.consents:
+        return False
+    with desk.clinic.store.read() as unit:
+        return awaited(unit, desk, user)
+
+
 def recording_asked(unit: Unit, desk: Desk, user: str) -> bool:
     """Whether the question about recording has to be put: once, until it has an answer."""
     if "recording" not in desk.clinic.policy.consents:
@@ -114,9 +122,7 @@ def _offered(desk: Desk) -> None:
 
 
 def _first(caller: Called, desk: At) -> None:
-    with desk.clinic.store.read() as unit:
-        waits = caller.role == "help_seeker" and awaited(unit, desk, caller.user or "")
-    if waits:
+    if caller.role == "help_seeker" and waits(desk, caller.user or ""):
         raise HTTPException(303, "First the consent.", headers={"Location": "/talk"})
 
 

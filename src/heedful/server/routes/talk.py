@@ -185,9 +185,7 @@ def send(
     client_id: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """A message of the form; what could not be kept stands in the form again."""
-    with desk.clinic.store.read() as unit:
-        waits = consents.awaited(unit, desk, caller.user or "")
-    if waits:
+    if consents.waits(desk, caller.user or ""):
         return RedirectResponse("/talk", status_code=303)
     try:
         receive(desk, caller.user or "", client_id, text)
