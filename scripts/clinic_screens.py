@@ -19,7 +19,7 @@ from typing import Any
 import browser_kit
 from clinic_kit import Clinic, make_clinic
 
-from heedful.review import checkins, instruments
+from heedful.review import checkins, instruments, notes, reports
 from heedful.server.routes.talk import PERSON_ASKED
 from heedful.store.unit import Unit
 from server_kit import PASSWORD, running
@@ -162,6 +162,20 @@ def record(clinic: Clinic, clock: Clock, user: str, thread: str) -> None:
         )
 
     clinic.store.run(work)
+    papers(clinic, clock, thread, user)
+
+
+def papers(clinic: Clinic, clock: Clock, thread: str, user: str) -> None:
+    """A signed note by hand, one that a model drafted and nobody signed yet, and a report."""
+    clara = clinic.site.ids["clinician"]
+    made = notes.write(clinic.desk.clinic, thread, "note", "Came because of bad nights; work on her mind.", by=clara)
+    notes.sign(clinic.desk.clinic, made.id, by=clara, version=made.version)
+    clock.forward(minutes=1)
+    with clinic.store.begin() as unit:
+        words = "Fourth night without sleep. She goes through work in her head. Agreed: a closer look at the evenings."
+        unit.case_notes.add(thread=thread, kind="note", text=words, by=clara, model="demo-model")
+    words = "The answer came very late on Tuesday."
+    reports.report(clinic.desk.clinic, user=user, role="help_seeker", kind="other", text=words)
 
 
 PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
@@ -178,14 +192,19 @@ PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("exercise", "Mara", "/exercises/thought-record", {}),
     ("record", "Mara", "/me", {}),
     ("delete", "Mara", "/me/delete", {}),
+    ("consents", "Mara", "/consents", {}),
+    ("consent", "Mara", "/consents/training", {}),
+    ("report", "Mara", "/report", {}),
     ("inbox", "clinician", "/inbox", {}),
     ("conversation", "clinician", "/inbox/{mara}", {}),
     ("conversation-dark", "clinician", "/inbox/{mara}", {"color_scheme": "dark"}),
     ("conversation-phone", "clinician", "/inbox/{mara}", {"viewport": {"width": 390, "height": 800}}),
     ("held", "clinician", "/inbox/{jonas}", {}),
+    ("notes", "clinician", "/inbox/{mara}/notes", {}),
     ("tasks", "clinician", "/tasks", {}),
     ("people", "clinician", "/people", {}),
     ("supervision", "supervisor", "/supervision", {}),
+    ("reports", "supervisor", "/reports", {}),
     ("admin", "admin", "/admin", {}),
     ("line", "admin", "/admin/resources/us-988", {}),
 )

@@ -123,7 +123,11 @@ def test_preferences_leave_with_consent_only(at: Service, call: Call, tmp_path: 
         unit.consents.add(
             user=at.anna, purpose="training", action="given", wording="?", version="1", language="en", by=at.anna
         )
-    code, out, _ = call("export", "preferences", tmp_path / "p.jsonl", "--by", at.clara, "--plain")
+    code, _, err = call("export", "preferences", tmp_path / "p.jsonl", "--by", at.clara, "--plain")
+    assert code == 2, "the default profile asks for a consent to recording as well"
+    assert "training and recording" in err
+    nevada = ("--profile", "us-nv", "--by", at.clara, "--plain")
+    code, out, _ = call("export", "preferences", tmp_path / "p.jsonl", *nevada)
     assert code == 0
     assert "1 lines of 1 people" in out
     assert "Anna" not in (tmp_path / "p.jsonl").read_text()

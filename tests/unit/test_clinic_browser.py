@@ -235,9 +235,12 @@ PAGES = {
         "/exercises/thought-record",
         "/me",
         "/me/delete",
+        "/consents",
+        "/consents/training",
+        "/report",
     ),
-    "clinician": ("/inbox", "{thread}", "/tasks", "/people", "/account"),
-    "supervisor": ("/supervision",),
+    "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/account"),
+    "supervisor": ("/supervision", "/reports"),
     "admin": ("/admin", "/admin/resources/us-988"),
 }
 

@@ -203,9 +203,16 @@ PAGES = {
         "/exercises/safety-plan",
         "/me",
         "/me/delete",
+        "/consents",
+        "/consents/care",
+        "/consents/recording",
+        "/consents/quality_review",
+        "/consents/training",
+        "/consents/research",
+        "/report",
     ),
-    "clinician": ("/inbox", "{thread}", "/tasks", "/people", "/resources"),
-    "supervisor": ("/supervision",),
+    "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/resources"),
+    "supervisor": ("/supervision", "/reports"),
     "admin": ("/admin", "/admin/resources/us-dv"),
 }
 

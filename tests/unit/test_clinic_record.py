@@ -187,17 +187,17 @@ def test_memory_is_seen_with_its_source_changed_and_removed(clinic: Clinic) -> N
 def test_every_consent_is_no_until_somebody_says_yes(clinic: Clinic) -> None:
     client = clinic.begun()
     anna = clinic.site.ids["help_seeker"]
-    assert client.get("/me").text.count("The answer is no.") == 5
+    assert client.get("/consents").text.count("The answer is no.") == 5
     for answer in ("given", "given", "withdrawn"):
-        send(client, "/me/consents/training", {"answer": answer}, page="/me")
+        send(client, "/consents/training", {"answer": answer})
     with clinic.store.read() as unit:
         entries = [(c.purpose, c.action, c.by) for c in unit.consents.of(anna)]
         wording = unit.consents.of(anna)[0].wording
         assert not any(unit.consents.current(anna).values())
     assert entries == [("training", "given", anna), ("training", "withdrawn", anna)]  # the second click adds nothing
-    assert wording in client.get("/me").text  # what was agreed to is what was shown
-    assert send(client, "/me/consents/fun", {"answer": "given"}, page="/me").status_code == 404
-    assert send(client, "/me/consents/care", {"answer": "maybe"}, page="/me").status_code == 404
+    assert wording in client.get("/consents/training").text  # what was agreed to is what was shown
+    assert send(client, "/consents/fun", {"answer": "given"}, page="/me").status_code == 404
+    assert send(client, "/consents/care", {"answer": "maybe"}, page="/me").status_code == 404
 
 
 def test_the_download_holds_what_was_said_and_not_what_was_never_sent(clinic: Clinic) -> None:

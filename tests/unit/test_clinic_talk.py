@@ -49,7 +49,7 @@ def test_before_first_use_it_says_what_it_is_and_keeps_the_proof(clinic: Clinic)
     page = client.get("/talk").text
     assert 'name="text"' in page
     assert "computer program (AI)" in page
-    assert sorted(moments(clinic)) == ["before-first-use", "co-pilot", "start"]
+    assert sorted(moments(clinic)) == ["before-first-use", "co-pilot", "recording", "start"]
     assert "computer program (AI)" not in client.get("/talk").text  # once, until it is due again
 
 
@@ -133,6 +133,17 @@ def test_danger_holds_the_conversation_and_shows_the_card_before_everything(clin
     clock.forward(minutes=5)
     say(client, DANGER, "m-2")  # a newer sign brings the card back
     assert 'class="interrupt"' in client.get("/talk").text
+
+
+def test_while_held_no_model_writes_and_the_fixed_question_was_announced(clinic: Clinic) -> None:
+    client = clinic.begun()
+    say(client, DANGER, "m-1")
+    send(client, "/talk/seen", page="/talk")
+    page = client.get("/talk").text
+    assert "no model writes to you; the program may send fixed sentences" in page
+    asked = [text for role, text in clinic.turns() if role == "assistant"]
+    assert asked  # and so it does
+    assert clinic.writer.seen == []
 
 
 def test_out_of_hours_says_so_and_names_who_answers(tmp_path: Path, clock: Clock) -> None:
@@ -244,6 +255,7 @@ def test_notices_that_a_profile_does_not_ask_for_do_not_come(tmp_path: Path, clo
         "notice_at_start": '"off"',
         "notice_on_question": '"off"',
         "timer_minutes": "0",
+        "recording_consent": '"off"',
     }
     clinic = switched(tmp_path, clock, **off)
     client = clinic.client("help_seeker")

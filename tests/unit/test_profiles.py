@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -214,7 +215,12 @@ def test_replies_by_policy_need_people() -> None:
     assert len(utah.missing_for_client_replies(Conditions())) == 3
     ready = Conditions(responsible="Dr. Adeyemi", takeover_staffed=True, crisis_set_passed=True)
     assert utah.missing_for_client_replies(ready) == ()
-    assert load("research").missing_for_client_replies(ready) == ("the number of an ethics approval",)
+    assert load("research").missing_for_client_replies(ready) == (
+        "the number of an ethics approval",
+        "a member of staff who watches the conversation",
+    )
+    watched = replace(ready, approval="EK-17", watched=True)
+    assert load("research").missing_for_client_replies(watched) == ()
     for name in ("strict", "us-il", "us-me", "us-nv"):
         assert load(name).missing_for_client_replies(ready), "nothing opens what is off"
     assert combine(utah, load("strict")).missing_for_client_replies(ready)
@@ -299,6 +305,17 @@ def test_every_moment_has_its_text(language: str) -> None:
     assert texts.text("when-asked").split()[0].strip(",") in ("Yes", "Sí", "Ja"), "a straight yes"
     for moment in ("start", "timer", "return", "risk-held", "nobody-on-duty", "minors"):
         assert "988" in texts.text(moment, **VALUES)
+
+
+@pytest.mark.parametrize("language", profiles.LANGUAGES)
+def test_what_is_said_is_what_happens(language: str) -> None:
+    """A person sends what carries a name; the program sends fixed texts, also while a conversation is held."""
+    texts, person = load_texts(language), {"en": "person", "de": "Mensch", "es": "persona"}[language]
+    fixed = {"en": "fixed", "de": "fest", "es": "fij"}[language]
+    for moment in ("before-first-use", "start", "timer", "return", "when-asked", "minors"):
+        assert person in texts.text(moment, **VALUES)
+    for moment in ("start", "risk-held"):
+        assert fixed in texts.text(moment, **VALUES)
 
 
 def test_nothing_is_shown_with_a_hole() -> None:

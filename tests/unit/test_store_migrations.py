@@ -61,7 +61,7 @@ def test_numbers_have_no_gap() -> None:
     assert migrations.known() == tuple(f"{n:04d}" for n in range(1, len(migrations.known()) + 1))
 
 
-@pytest.mark.parametrize("start", ["0001", "0002"])
+@pytest.mark.parametrize("start", ["0001", "0002", "0003"])
 def test_an_older_store_opens_with_its_rows(url: str, keys: Keys, start: str) -> None:
     backend = connect(url, keys)
     name = keys.seal(b"Anna", ("users", "u1", "name"))

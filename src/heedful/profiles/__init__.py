@@ -82,12 +82,14 @@ class Conditions:
         takeover_staffed: whether somebody is on duty for takeovers.
         crisis_set_passed: whether the crisis evaluation passed its floors with the current rules and model.
         approval: number of the ethics approval.
+        watched: whether somebody of staff looks at this very conversation now.
     """
 
     responsible: str = ""
     takeover_staffed: bool = False
     crisis_set_passed: bool = False
     approval: str = ""
+    watched: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,9 @@ class Profile:
                 mode == "ethics-approval" or self.switches["approval_number"] == "needed"
             )
             and not conditions.approval.strip(),
+            "a member of staff who watches the conversation": (
+                self.switches["staff_monitoring"] == "on" and not conditions.watched
+            ),
         }
         return tuple(what for what, missing in lacks.items() if missing)
 

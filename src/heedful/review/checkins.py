@@ -54,6 +54,7 @@ def keep(
         now = unit.threads.raise_risk(thread, 0, by=by)
         setting = clinic.policy.setting(unit.now())
         outcome = crisis.happen(unit, now, said, setting=setting, lines=clinic.policy.lines)
+        clinic.stop_if_due(unit, outcome.thread)
         return Kept(checkin=kept, result=result, outcome=outcome)
 
     return clinic.store.run(work)

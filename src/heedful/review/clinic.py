@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from heedful.errors import ConflictError, DataError, NotFoundError, TransitionError
-from heedful.review import crisis
+from heedful.review import crisis, stopping
 from heedful.review.crisis import Lines, Outcome
 from heedful.review.said import as_turn, conversation
 from heedful.safety import events
@@ -26,6 +26,7 @@ from heedful.safety.policy import Belief, OperatingPoint, decide
 from heedful.safety.state import State
 from heedful.store import Store
 from heedful.store.records import Draft, StoredTurn, Task, Thread
+from heedful.store.states import Purpose
 from heedful.store.unit import Unit
 from heedful.types import Turn
 
@@ -34,6 +35,9 @@ LONGEST = 50_000
 DRAFT_JOB = "draft"
 SAID = 20
 """So many turns before a reply tell the gate whether somebody is in danger, besides what the crisis path remembers."""
+
+
+Paper = Literal["plan-signature", "note-review"]
 
 
 class Gate(Protocol):
@@ -53,6 +57,11 @@ class Policy:
         on_duty: whether somebody could take over now.
         lines: what stands in crisis texts of a language.
         response_minutes, look_minutes: see `heedful.safety.events.Setting`.
+        consents: purposes that need a yes of their own: `care` before a conversation begins, `recording` before a
+            transcript is used for anything else.
+        notes: whether a model may draft notes and plans.
+        papers: what notes and plans need before they count, see `heedful.review.notes`.
+        stop: the stop rule of a protocol; None = none.
     """
 
     drafts: bool = True
@@ -63,6 +72,10 @@ class Policy:
     response_minutes: int = 15
     look_minutes: int = 60
     profile: str = "strict"
+    consents: frozenset[Purpose] = frozenset()
+    notes: bool = False
+    papers: frozenset[Paper] = frozenset()
+    stop: stopping.StopRule | None = None
 
     def setting(self, now: datetime) -> events.Setting:
         """What the crisis path is told."""
@@ -114,12 +127,18 @@ class Clinic:
     # ------------------------------------------------------------------ help-seeker
 
     def open(self, help_seeker: str) -> Thread:
-        """The open conversation of a help-seeker, or a new one."""
+        """The open conversation of a help-seeker, or a new one.
+
+        Raises:
+            TransitionError: a new one needs a consent to care first.
+        """
 
         def work(unit: Unit) -> Thread:
             there = [thread for thread in unit.threads.of(help_seeker) if thread.state != "closed"]
             if there:
                 return there[-1]
+            if "care" in self.policy.consents and not unit.consents.current(help_seeker)["care"]:
+                raise TransitionError("A conversation begins once the help-seeker agreed that their words are kept.")
             unit.counters.add("threads_opened")
             return unit.threads.open(help_seeker=help_seeker, by=help_seeker, profile=self.policy.profile)
 
@@ -179,6 +198,8 @@ class Clinic:
         """A draft for the newest message; older ones answer something that is no longer the last word."""
         if outcome.thread.state != "ai_assisted" or not self.policy.drafts:
             return None
+        if unit.threads.get(turn.thread_id).drafts_stopped:
+            return None
         crisis.expire_drafts(unit, turn.thread_id, by=crisis.PROGRAM)
         payload = {"turn": turn.id}
         return unit.jobs.add(kind=DRAFT_JOB, key=f"draft:{turn.id}", thread=turn.thread_id, payload=payload).id
@@ -191,12 +212,13 @@ class Clinic:
         """What a model wrote, if it still answers the last word of a conversation that is not held.
 
         Returns:
-            None where nobody needs it any more: held, taken over, closed, or written on. The words are dropped.
+            None where nobody needs it any more: held, taken over, closed, stopped, or written on. The words are
+            dropped.
         """
         answered = unit.turns.get(turn)
         thread = unit.threads.get(answered.thread_id)
         newer = [t for t in unit.turns.of(thread.id, after=answered.sequence) if t.role == "user"]
-        if thread.state != "ai_assisted" or newer or not self.policy.drafts:
+        if thread.state != "ai_assisted" or newer or not self.policy.drafts or thread.drafts_stopped:
             return None
         verdict = self._gate(unit, thread, text, author="draft")
         if verdict.outcome == "block":
@@ -300,7 +322,7 @@ class Clinic:
                 raise ConflictError("Somebody else has taken this conversation over.", winner=seen.owner)
             crisis.expire_drafts(unit, thread, by=crisis.PROGRAM)
             for task in unit.tasks.open(thread=thread):
-                if task.kind in (crisis.TAKEOVER, crisis.LOOK):
+                if task.kind in (crisis.TAKEOVER, crisis.LOOK, stopping.TASK):
                     unit.tasks.done(task.id, by=by, version=task.version)
             unit.threads.move(thread, "human_owned", by=by, owner=by)
             unit.counters.add("takeovers")
@@ -429,7 +451,13 @@ class Clinic:
         turn: StoredTurn | None = None,
     ) -> Outcome:
         setting = self.policy.setting(unit.now())
-        return crisis.happen(unit, thread, event, setting=setting, lines=self.policy.lines, by=by, turn=turn)
+        found = crisis.happen(unit, thread, event, setting=setting, lines=self.policy.lines, by=by, turn=turn)
+        self.stop_if_due(unit, found.thread)
+        return found
+
+    def stop_if_due(self, unit: Unit, thread: Thread) -> bool:
+        """Let the stop rule of a protocol speak, where there is one; whether it stopped the drafts now."""
+        return self.policy.stop is not None and stopping.apply(unit, thread, self.policy.stop)
 
     def _own(self, unit: Unit, thread: str, user: str) -> Thread:
         found = unit.threads.find(thread)

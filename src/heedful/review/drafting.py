@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from heedful.errors import ConflictError, HeedfulError
 from heedful.review.clinic import DRAFT_JOB, Clinic
 from heedful.review.said import conversation
-from heedful.store.records import Draft, Job
+from heedful.store.records import Job
 from heedful.store.unit import Unit
 from heedful.types import Conversation
 
@@ -47,11 +47,17 @@ Done = Literal["nothing", "drafted", "dropped", "failed", "lost"]
 class Drafter:
     """One worker.
 
+    Attributes:
+        kinds: the jobs that it takes. counter: what is counted where one failed for good.
+
     Args:
         name: of this worker, unique among those of all processes.
         lease: how long a job is this worker's; longer than a model may take.
         last: how many turns the model is shown at most; None = all.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = (DRAFT_JOB,)
+    counter: ClassVar[str] = "drafts_failed"
 
     def __init__(
         self,
@@ -67,14 +73,13 @@ class Drafter:
     def once(self) -> Done:
         """Take one job, if there is one, and see it through."""
         store = self.clinic.store
-        job = store.run(lambda unit: unit.jobs.take(self.name, lease=self.lease, kinds=[DRAFT_JOB]))
+        job = store.run(lambda unit: unit.jobs.take(self.name, lease=self.lease, kinds=self.kinds))
         if job is None or job.thread_id is None or job.payload is None:
             return "nothing"
-        turn = str(job.payload["turn"])
         with store.read() as unit:
             talk = conversation(unit, job.thread_id, last=self.last)
         try:
-            made = self.writer.propose(talk, key=f"{job.thread_id}/{turn}")
+            made = self.writer.propose(talk, key=self._key(job))
         except HeedfulError as err:
             return self._failed(job, type(err).__name__)
         except Exception:
@@ -83,13 +88,17 @@ class Drafter:
         if not made.text.strip():
             return self._failed(job, "empty")
         try:
-            kept = store.run(lambda unit: self._keep(unit, job, turn, made))
+            kept = store.run(lambda unit: self._keep(unit, job, made))
         except ConflictError:
             return "lost"
         return "dropped" if kept is None else "drafted"
 
-    def _keep(self, unit: Unit, job: Job, turn: str, made: Proposal) -> Draft | None:
+    def _key(self, job: Job) -> str:
+        return f"{job.thread_id}/{(job.payload or {})['turn']}"
+
+    def _keep(self, unit: Unit, job: Job, made: Proposal) -> object | None:
         unit.jobs.finish(job)
+        turn = str((job.payload or {})["turn"])
         return self.clinic.keep_draft(
             unit, job=job.id, turn=turn, text=made.text.strip(), model=made.model, reasons=dict(made.reasons)
         )
@@ -98,7 +107,7 @@ class Drafter:
         def work(unit: Unit) -> Done:
             failed = unit.jobs.fail(job, error=error)
             if failed.state == "failed":
-                unit.counters.add("drafts_failed")
+                unit.counters.add(self.counter)
             return "failed"
 
         try:

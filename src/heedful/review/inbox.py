@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from heedful.review import crisis
+from heedful.review.watching import Watch, watch
 from heedful.store import Store
 from heedful.store.records import Draft, StoredTurn, Task, Thread
 from heedful.store.unit import Unit
@@ -20,6 +21,7 @@ class Row:
         waiting_since: when the first message came that nobody has answered; None where the last word is ours.
         draft: the one that waits for a decision.
         due_at: the nearest clock of its tasks; `overdue` says whether it has run out.
+        watch: whether somebody of staff looks at it while it runs.
     """
 
     thread: Thread
@@ -31,6 +33,7 @@ class Row:
     tasks: tuple[Task, ...]
     due_at: datetime | None
     overdue: bool
+    watch: Watch
 
     def waited(self, now: datetime) -> timedelta:
         """How long the first unanswered message has waited."""
@@ -64,17 +67,20 @@ def _rank(row: Row, now: datetime) -> tuple[bool, int, bool, float, str]:
 
 def _row(unit: Unit, thread: Thread, draft: Draft | None, names: dict[str, str | None], now: datetime) -> Row:
     tasks = unit.tasks.open(thread=thread.id)
+    turns = unit.turns.last(thread.id, 50)
+    last = max((turn.created_at for turn in turns if turn.role == "user"), default=None)
     due = min((task.due_at for task in tasks), default=None)
     return Row(
         thread=thread,
         help_seeker=_name(unit, thread.help_seeker, names),
         owner=_name(unit, thread.owner, names) if thread.owner else None,
         tier=crisis.state_of(thread).tier,
-        waiting_since=waiting_since(unit.turns.last(thread.id, 50)),
+        waiting_since=waiting_since(turns),
         draft=draft,
         tasks=tasks,
         due_at=due,
         overdue=due is not None and due <= now,
+        watch=watch(thread, last=last, now=now),
     )
 
 

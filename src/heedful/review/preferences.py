@@ -22,9 +22,11 @@ from typing import Any, Literal, get_args
 from heedful.errors import ConfigError, DataError, TransitionError
 from heedful.privacy import Keys
 from heedful.privacy.deidentify import Pseudonyms, deidentify
+from heedful.profiles import Profile
 from heedful.review.said import as_turn
 from heedful.store import Store
 from heedful.store.records import Draft, Export, StoredTurn
+from heedful.store.states import Purpose
 from heedful.store.unit import Unit
 
 Form = Literal["pairs", "answers"]
@@ -51,7 +53,14 @@ class Exported:
 
 
 def export_preferences(
-    store: Store, path: str | Path, *, by: str, form: Form = "pairs", names: Sequence[str] = (), plain: bool = False
+    store: Store,
+    path: str | Path,
+    *,
+    by: str,
+    form: Form = "pairs",
+    names: Sequence[str] = (),
+    plain: bool = False,
+    purposes: Sequence[Purpose] = ("training",),
 ) -> Exported:
     """Write what was decided so far, in TRL's columns, as `heedful train method=dpo dataset=FILE` reads it.
 
@@ -59,6 +68,7 @@ def export_preferences(
         path: must not be there yet. Without `plain` the file is sealed with the store's keys and gets the ending
             `.sealed`; `open_export` reads it.
         names: more names that are to be taken out, of people and places that turn up in your conversations.
+        purposes: consents that have to stand, all of them; `needed` says which a profile asks for.
 
     Raises:
         DataError: there is nothing to write, or the file is there already.
@@ -72,12 +82,13 @@ def export_preferences(
 
     def work(unit: Unit) -> Exported:
         _check_role(unit, by)
-        made = _Made(unit=unit, keys=store.keys, names=tuple(names), form=form)
+        made = _Made(unit=unit, keys=store.keys, names=tuple(names), form=form, purposes=tuple(purposes))
         lines = list(made.lines())
         if not lines:
             raise DataError(
                 f"There is nothing to export: {made.without_consent} decided drafts are of people who have not agreed "
-                "to training, and no other draft was decided in a way that says which words are better."
+                f"to {' and '.join(purposes)}, and no other draft was decided in a way that says which words are "
+                "better."
             )
         content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         kept = content if plain else store.keys.seal(content, _context(target), purpose="backup")
@@ -103,6 +114,16 @@ def export_preferences(
     return store.run(work)
 
 
+def needed(profile: Profile) -> tuple[Purpose, ...]:
+    """Consents without which nothing is exported to learn from: training, and recording where a profile has one.
+
+    >>> from heedful.profiles import load
+    >>> needed(load("strict")), needed(load("us-nv"))
+    (('training', 'recording'), ('training',))
+    """
+    return ("training", "recording") if profile.switches["recording_consent"] == "on" else ("training",)
+
+
 def open_export(path: str | Path, keys: Keys) -> bytes:
     """The content of a sealed export.
 
@@ -125,8 +146,10 @@ def _check_role(unit: Unit, by: str) -> None:
 class _Made:
     """The lines of one export, and what is said about them."""
 
-    def __init__(self, *, unit: Unit, keys: Keys, names: Sequence[str], form: Form) -> None:
-        self.unit, self.keys, self.form = unit, keys, form
+    def __init__(
+        self, *, unit: Unit, keys: Keys, names: Sequence[str], form: Form, purposes: Sequence[Purpose]
+    ) -> None:
+        self.unit, self.keys, self.form, self.purposes = unit, keys, form, purposes
         staff = [user.name for user in unit.users.all() if user.role != "help_seeker" and user.name]
         self.names = (*names, *staff)
         self.people: set[str] = set()
@@ -136,7 +159,8 @@ class _Made:
     def lines(self) -> Iterator[dict[str, Any]]:
         """All examples, conversation by conversation."""
         for person in self.unit.users.all(role="help_seeker"):
-            agreed = self.unit.consents.current(person.id)["training"]
+            stands = self.unit.consents.current(person.id)
+            agreed = all(stands[purpose] for purpose in self.purposes)
             for thread in self.unit.threads.of(person.id):
                 decided = [d for d in self.unit.drafts.of(thread.id) if d.state in ("approved", "edited", "rejected")]
                 if not agreed:

@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from heedful.errors import NotFoundError
+from heedful.review import notes
 from heedful.store import Store
+from heedful.store.records import Signature
 from heedful.store.unit import Unit
 
 VERSION = 1
@@ -34,6 +36,7 @@ def own_record(store: Store, user: str) -> dict[str, Any]:
                 "name": person.name,
                 "language": person.language,
                 "since": _at(person.created_at),
+                "counts_as_adult_from": person.adult_from or None,
             },
             "conversations": [_thread(unit, thread.id) for thread in unit.threads.of(user)],
             "check_ins": [
@@ -41,8 +44,22 @@ def own_record(store: Store, user: str) -> dict[str, Any]:
                 for c in unit.checkins.of(user)
             ],
             "exercises": [
-                {"kind": e.kind, "answers": dict(e.answers), "at": _at(e.created_at), "changed": _at(e.changed_at)}
+                {
+                    "kind": e.kind,
+                    "answers": dict(e.answers),
+                    "at": _at(e.created_at),
+                    "changed": _at(e.changed_at),
+                    "signed": _signed(notes.plan_signed(unit, e)),
+                }
                 for e in unit.exercises.of(user)
+            ],
+            "plans": [
+                {"text": p.note.text, "shared": _at(p.note.shared_at), "signed": _signed(p.signed)}
+                for p in notes.shared(unit, user)
+            ],
+            "problems_you_reported": [
+                {"kind": r.kind, "text": r.text, "state": r.state, "at": _at(r.created_at)}
+                for r in unit.reports.of(user)
             ],
             "memory": [
                 {"text": m.text, "from_turn": m.turn_id, "at": _at(m.created_at), "edited": _at(m.edited_at)}
@@ -84,6 +101,10 @@ def _thread(unit: Unit, id: str) -> dict[str, Any]:
 
 def _who(user: Any) -> str:
     return "a fixed text of the program" if user is None else (user.name or "a member of staff")
+
+
+def _signed(signature: Signature | None) -> str | None:
+    return None if signature is None else _at(signature.at)
 
 
 def _at(moment: datetime | None) -> str | None:

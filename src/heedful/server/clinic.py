@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 from anyio import to_thread
@@ -19,17 +20,25 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 
 from heedful import profiles
 from heedful.profiles import Profile, Value
-from heedful.review.clinic import Clinic, Policy
+from heedful.registry import load_path
+from heedful.review.clinic import Believes, Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
+from heedful.review.notes import NoteDrafter
+from heedful.review.stopping import StopRule
+from heedful.safety.crisis import Tier
 from heedful.server import house as houses
+from heedful.server import words
 from heedful.server.background import Repeated
 from heedful.server.directory import Directory
 from heedful.server.house import House
 from heedful.server.state import Server
-from heedful.server.writer import EngineWriter, Permitted
+from heedful.server.writer import EngineWriter, NoteWriter, Permitted
+from heedful.store import retention
 
 TICK: Final = 5.0
 """Seconds between looks at the clocks of conversations."""
+KEEP: Final = 3600.0
+"""Seconds between looks for words whose time is over."""
 POLL: Final = 1.0
 """Seconds between looks at the queue; a message wakes the worker at once."""
 SHOWN_TURNS: Final = 60
@@ -43,7 +52,8 @@ class Desk:
 
     Args:
         workers: the threads: one for the clocks, the others for drafts.
-        writer: what is cancelled when the server stops.
+        keeping: the thread that deletes words whose time is over; None = the profile names no time.
+        writer, noter: what is cancelled when the server stops.
     """
 
     clinic: Clinic
@@ -51,7 +61,9 @@ class Desk:
     house: House
     directory: Directory
     writer: Permitted
+    noter: Permitted
     workers: tuple[Repeated, ...] = field(default=(), repr=False)
+    keeping: Repeated | None = field(default=None, repr=False)
 
     def now(self) -> datetime:
         """The time of the store's clock."""
@@ -66,13 +78,18 @@ class Desk:
         return self.profile.switches[name] == "on"
 
     @property
+    def ledger(self) -> bool:
+        """Whether consents are kept by purpose: by the switch of its own, and wherever a consent is needed."""
+        return self.on("consent_ledger") or bool(self.clinic.policy.consents)
+
+    @property
     def on_duty(self) -> bool:
         """Whether somebody could answer now."""
         return self.clinic.policy.on_duty(self.now())
 
     def start(self) -> None:
         """Start the threads."""
-        for worker in self.workers:
+        for worker in self._all():
             worker.start()
 
     def wake(self) -> None:
@@ -82,11 +99,15 @@ class Desk:
 
     def stop(self) -> None:
         """Stop the threads; a draft that is being written is given up, its job stays."""
-        for worker in self.workers:
+        for worker in self._all():
             worker.stop(timeout=0)
         self.writer.cancel()
-        for worker in self.workers:
+        self.noter.cancel()
+        for worker in self._all():
             worker.stop()
+
+    def _all(self) -> tuple[Repeated, ...]:
+        return (*self.workers, *([self.keeping] if self.keeping else []))
 
 
 def profile_of(names: Iterable[str]) -> Profile:
@@ -109,6 +130,25 @@ def policy_of(profile: Profile, house: House, directory: Directory) -> Policy:
         response_minutes=house.response_minutes,
         look_minutes=house.look_minutes,
         profile=profile.name.replace(" ", ""),  # the audit takes names without blanks
+        consents=_chosen(profile, {"sensitive_data_consent": "care", "recording_consent": "recording"}),
+        notes=profile.switches["drafts"] != "off",
+        papers=_chosen(profile, {"plan_signature": "plan-signature", "note_review": "note-review"}),
+        stop=stop_rule(house, directory) if profile.switches["stop_rule"] == "on" else None,
+    )
+
+
+def _chosen(profile: Profile, names: dict[str, Any]) -> frozenset[Any]:
+    return frozenset(what for switch, what in names.items() if profile.switches[switch] in ("on", "independent"))
+
+
+def stop_rule(house: House, directory: Directory) -> StopRule:
+    """The stop rule of `clinic.toml`."""
+
+    def text(language: str) -> str:
+        return words.load(words.known(language) or "en").say("stop.told", line=directory.fill(language).line)
+
+    return StopRule(
+        tier=cast(Tier, house.stop_tier), reports=house.stop_reports, text=text, minutes=house.response_minutes
     )
 
 
@@ -118,12 +158,17 @@ def withheld(profile: Profile) -> frozenset[str]:
 
 
 def make_desk(
-    server: Server, *, writer: Writer | None = None, house: House | None = None, clinic: Clinic | None = None
+    server: Server,
+    *,
+    writer: Writer | None = None,
+    noter: Writer | None = None,
+    house: House | None = None,
+    clinic: Clinic | None = None,
 ) -> Desk:
     """The desk of a server.
 
     Args:
-        writer: writes drafts; None = the server's engine.
+        writer, noter: write drafts of replies, and of notes and plans; None = the server's engine.
         house, clinic: others in tests.
 
     Raises:
@@ -133,12 +178,30 @@ def make_desk(
     found = house or houses.load(config.folder)
     profile = profile_of(config.profiles)
     directory = Directory(server.store, country=config.country)
-    clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory))
+    believes = belief_of(config.belief, profile, found)
+    clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory), belief=believes)
     limit = config.time_limit + config.wait_limit
     wrapped = Permitted(writer or EngineWriter(server.engine, timeout=limit), withheld=withheld(profile))
-    desk = Desk(clinic=clinic, profile=profile, house=found, directory=directory, writer=wrapped)
-    desk.workers = (Repeated(lambda: _tick(clinic), pause=TICK, name="clocks"), *_drafters(desk, config, limit))
+    notes = Permitted(noter or NoteWriter(server.engine, timeout=limit), withheld=withheld(profile))
+    desk = Desk(clinic=clinic, profile=profile, house=found, directory=directory, writer=wrapped, noter=notes)
+    clocks = Repeated(lambda: _tick(clinic), pause=TICK, name="clocks")
+    desk.workers = (clocks, *_drafters(desk, config, limit), *_noters(desk, limit))
+    desk.keeping = _keeping(desk)
     return desk
+
+
+def belief_of(place: str | None, profile: Profile, house: House) -> Believes | None:
+    """The risk classifier that may run beside the rules: one that is named, and that counsel confirmed where asked for.
+
+    Raises:
+        NotFoundError, DataError: what is named cannot be used.
+    """
+    if place is None or (profile.switches["risk_belief"] == "counsel" and not house.counsel.strip()):
+        return None
+    if ":" in place and not Path(place).exists():
+        return cast(Believes, load_path(place)())
+    # Late: its libraries are heavy, and most clinics name none.
+    return cast(Believes, load_path("heedful.classify.belief:RiskBelief").load(place))
 
 
 def _tick(clinic: Clinic) -> bool:
@@ -155,6 +218,29 @@ def _drafters(desk: Desk, config: Any, limit: float) -> list[Repeated]:
         drafter = Drafter(desk.clinic, desk.writer, name=f"drafts-{os.getpid()}-{n}", lease=lease, last=SHOWN_TURNS)
         out.append(Repeated(_one_job(drafter), pause=POLL, name=f"drafts-{n}"))
     return out
+
+
+def _keeping(desk: Desk) -> Repeated | None:
+    """Help-seekers are told for how many days words are kept; this keeps it true."""
+    days = desk.switch("transcript_days")
+    assert isinstance(days, int)
+    if not days:
+        return None
+
+    def work() -> bool:
+        retention.expire(desk.clinic.store, desk.now() - timedelta(days=days))
+        return False
+
+    return Repeated(work, pause=KEEP, name="keeping")
+
+
+def _noters(desk: Desk, limit: float) -> list[Repeated]:
+    """One worker for notes: they may wait, replies come first."""
+    if not desk.clinic.policy.notes:
+        return []
+    lease = timedelta(seconds=limit + 60)
+    drafter = NoteDrafter(desk.clinic, desk.noter, name=f"notes-{os.getpid()}", lease=lease, last=SHOWN_TURNS)
+    return [Repeated(_one_job(drafter), pause=POLL, name="notes")]
 
 
 def _one_job(drafter: Drafter) -> Any:

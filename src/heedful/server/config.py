@@ -41,6 +41,7 @@ class ServeConfig(Settings):
         model_name: what an `openai` back end calls its model.
         engine: `xllamacpp` (in a process of its own), `transformers`, or `openai` (vLLM, Ollama, llama.cpp, ...).
         guard: who looks at every prompt and reply: a name of the table in `guard.py`, or `module:function`.
+        belief: a risk classifier beside the rules: the folder of `heedful train method=belief`, or `module:function`.
         profiles: jurisdiction profiles; the strictest of them wins.
         country, languages: whose crisis lines are shown first, and in which languages.
         tls_cert, tls_key: PEM files.
@@ -69,6 +70,7 @@ class ServeConfig(Settings):
     model_name: str | None = None
     engine: EngineName = "xllamacpp"
     guard: str | None = "crisis"
+    belief: str | None = None
     profiles: tuple[str, ...] = ("strict",)
     country: str = Field("US", pattern=r"^[A-Z]{2}$")
     languages: tuple[str, ...] = ("en",)

@@ -21,13 +21,15 @@ from typing import Any, Final
 
 from heedful.profiles import LANGUAGES as TEXT_LANGUAGES
 from heedful.profiles import MOMENTS, load_texts
+from heedful.review.minors import is_minor
 from heedful.server import words
 from heedful.server.clinic import Desk
 from heedful.store.records import Notice, StoredTurn, Thread
 from heedful.store.unit import Unit
 
 FIRST: Final = "before-first-use"
-TOLD: Final = ("start", "timer", "return", "daily")
+MINORS: Final = "minors"
+TOLD: Final = ("start", "timer", "return", "daily", MINORS)
 """Moments that say that this is AI: after any of them the clocks begin anew."""
 INTERRUPT: Final = "interrupt-seen"
 DAY: Final = timedelta(days=1)
@@ -66,6 +68,11 @@ def first_use(unit: Unit, desk: Desk, user: str) -> bool:
     return desk.switch("notice_before_use") != "none" and unit.notices.last(user, FIRST) is None
 
 
+def age_asked(unit: Unit, desk: Desk, user: str) -> bool:
+    """Whether this person still has to say how old they are: once, where minors get a notice of their own."""
+    return desk.on("notice_minors") and unit.users.get(user).adult_from is None
+
+
 def due(unit: Unit, desk: Desk, user: str) -> tuple[str, ...]:
     """Moments whose text has to be shown to a help-seeker who is here now."""
     now = unit.now()
@@ -75,10 +82,13 @@ def due(unit: Unit, desk: Desk, user: str) -> tuple[str, ...]:
     threads = unit.threads.of(user)
     ended = max((t.closed_at for t in threads if t.closed_at is not None), default=None)
     out: list[str] = []
+    minor = is_minor(unit.users.get(user), now)
+    if minor and desk.on("notice_minors") and not any(n.moment == MINORS for n in notices):
+        out.append(MINORS)
     if desk.on("notice_at_start") and (start is None or (ended is not None and start < ended)):
         out.append("start")
-    elif last is not None:
-        out += _again(desk, now, last, _seen(unit, threads, notices))
+    elif last is not None and not out:
+        out += _again(desk, now, last, _seen(unit, threads, notices), minor=minor)
     if "start" in out and desk.clinic.policy.drafts:
         out.append("co-pilot")
     duty = max((n.at for n in notices if n.moment == "nobody-on-duty"), default=None)
@@ -87,14 +97,18 @@ def due(unit: Unit, desk: Desk, user: str) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _again(desk: Desk, now: datetime, last: datetime, seen: datetime) -> list[str]:
-    days, minutes = desk.switch("return_days"), desk.switch("timer_minutes")
+def _again(desk: Desk, now: datetime, last: datetime, seen: datetime, *, minor: bool) -> list[str]:
+    days, minutes, young = (desk.switch(name) for name in ("return_days", "timer_minutes", "timer_minutes_minors"))
     assert isinstance(days, int)
     assert isinstance(minutes, int)
+    assert isinstance(young, int)
     if days and now - seen >= timedelta(days=days):
         return ["return"]
     if desk.on("notice_daily") and now - last >= DAY:
         return ["daily"]
+    # The text for minors speaks of a break, whichever of the two timers is the shorter.
+    if minor and young and now - last >= timedelta(minutes=min(young, minutes or young)):
+        return [MINORS]
     # Somebody who was away was not talking for three hours; whoever is here again after it reads it again.
     return ["timer"] if minutes and now - last >= timedelta(minutes=minutes) else []
 

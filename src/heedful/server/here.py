@@ -61,11 +61,28 @@ def name_of(group: str, name: str) -> str:
     return found.say(key) if found.has(key) else name.replace("_", " ").replace("-", " ")
 
 
+def _desk() -> Any:
+    scope = _SCOPE.get()
+    return getattr(getattr(scope.get("app"), "state", None), "desk", None) if scope else None
+
+
 def directory() -> Directory:
     """The crisis lines of the server that answers; the bundled ones where there is none."""
-    scope = _SCOPE.get()
-    desk = getattr(getattr(scope.get("app"), "state", None), "desk", None) if scope else None
+    desk = _desk()
     return desk.directory if desk is not None else bundled()
+
+
+def report_link() -> Markup:
+    """The way to report a problem, on every page where the profile asks for it; without an account, whom to reach."""
+    desk = _desk()
+    if desk is None or not desk.on("report_button"):
+        return Markup("")
+    scope = _SCOPE.get() or {}
+    caller = scope.get("state", {}).get("caller")
+    if not isinstance(caller, Caller) or caller.stage != "full":
+        contact = desk.house.contact or t("house.contact")
+        return Markup('<footer class="report">{}</footer>').format(t("report.without", contact=contact))
+    return Markup('<footer class="report"><a href="/report">{}</a></footer>').format(t("report.title"))
 
 
 def help_bar() -> Markup:
@@ -93,5 +110,12 @@ def reach(line: Any) -> Markup:
     return Markup('<a href="{}" rel="noreferrer noopener">{}</a>').format(line.web, line.web)
 
 
-GLOBALS: Final[dict[str, Any]] = {"t": t, "lang": language, "help_bar": help_bar, "reach": reach, "name_of": name_of}
+GLOBALS: Final[dict[str, Any]] = {
+    "t": t,
+    "lang": language,
+    "help_bar": help_bar,
+    "reach": reach,
+    "name_of": name_of,
+    "report_link": report_link,
+}
 """What templates can call."""

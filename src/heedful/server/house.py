@@ -24,6 +24,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from heedful.errors import ConfigError, nearest
+from heedful.safety.crisis import TIERS
 
 FILE: Final = "clinic.toml"
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -41,6 +42,9 @@ class House:
         closed: days without anybody.
         response_minutes: until a person answers a handover. look_minutes: until a person looks where nothing is held.
         draft_minutes: after so long a draft is stale.
+        counsel: who confirmed when that a risk classifier may run, where a profile asks for it.
+        stop_tier, stop_reports: where a protocol has a stop rule (`heedful.review.stopping.StopRule`): the tier at
+            which the study's part of a conversation ends, and after how many reports it does; 0 = none count.
     """
 
     name: str = ""
@@ -53,6 +57,9 @@ class House:
     response_minutes: int = 15
     look_minutes: int = 60
     draft_minutes: int = 60
+    counsel: str = ""
+    stop_tier: str = "immediate"
+    stop_reports: int = 3
 
     def on_duty(self, now: datetime) -> bool:
         """Whether somebody is there."""
@@ -127,6 +134,11 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
         value = values.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{where}: '{name}' is a whole number of minutes, at least 1.")
+    if values.get("stop_tier", "immediate") not in TIERS[1:]:
+        raise ConfigError(f"{where}: 'stop_tier' is one of {', '.join(TIERS[1:])}.")
+    reports = values.get("stop_reports", 0)
+    if isinstance(reports, bool) or not isinstance(reports, int) or reports < 0:
+        raise ConfigError(f"{where}: 'stop_reports' is a whole number, 0 for none.")
     return House(**values)
 
 

@@ -26,11 +26,21 @@ MAY_INVITE: Final[dict[str, tuple[Role, ...]]] = {
 """Who may make accounts of which roles: admins have nothing to do with help-seekers, clinicians nothing with staff."""
 
 
-def invite(store: Store, *, role: str, name: str, language: str, by: str, inviter: str | None) -> tuple[User, str]:
+def invite(
+    store: Store,
+    *,
+    role: str,
+    name: str,
+    language: str,
+    by: str,
+    inviter: str | None,
+    adult_from: int | None = None,
+) -> tuple[User, str]:
     """A new account without a password, and the path of its invitation.
 
     Args:
         inviter: role of whoever invites.
+        adult_from: of a known minor, see `heedful.review.minors`.
 
     Raises:
         ConfigError: no name. TransitionError: this role may not invite that one. ConflictError: the name is taken.
@@ -40,7 +50,9 @@ def invite(store: Store, *, role: str, name: str, language: str, by: str, invite
     plain = name.strip()
     if not plain or len(plain) > LONGEST_NAME:
         raise ConfigError(f"A name needs 1 to {LONGEST_NAME} characters.")
-    made = store.run(lambda unit: unit.users.add(role=role, name=plain, by=by, language=language))
+    made = store.run(
+        lambda unit: unit.users.add(role=role, name=plain, by=by, language=language, adult_from=adult_from)
+    )
     return made, link(store, made)
 
 

@@ -93,6 +93,34 @@ class EngineWriter:
             ticket.cancel()
 
 
+class NoteWriter:
+    """Lets the engine draft notes and plans: a writer of its own for each, with the prompt of its file.
+
+    Args:
+        engine, timeout: see `EngineWriter`.
+    """
+
+    def __init__(self, engine: Engine, *, timeout: float = 420.0) -> None:
+        options = Options(max_tokens=400)
+        self.writers = {
+            kind: EngineWriter(engine, prompt=prompt_text(f"{kind}.txt"), options=options, timeout=timeout)
+            for kind in ("note", "plan")
+        }
+
+    def propose(self, conversation: Conversation, *, key: str) -> Proposal:
+        """A draft; the key begins with what it is (`note-`, `plan-`).
+
+        Raises:
+            EngineError: no reply.
+        """
+        return self.writers[key.partition("-")[0]].propose(conversation, key=key)
+
+    def cancel(self) -> None:
+        """End what runs."""
+        for writer in self.writers.values():
+            writer.cancel()
+
+
 class Permitted:
     """A writer of whose reasons only those are kept that the profile allows.
 

@@ -37,6 +37,7 @@ class User(Base):
     totp_secret: Mapped[bytes | None] = sealed()
     language: Mapped[str]
     disabled: Mapped[bool] = mapped_column(Boolean)
+    adult_from: Mapped[bytes | None] = sealed("json")
     created_at: Mapped[datetime]
     changed_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
@@ -80,6 +81,9 @@ class Thread(Base):
     closed_at: Mapped[datetime | None]
     closed_by: Mapped[str | None]
     closed_reason: Mapped[bytes | None] = sealed()
+    drafts_stopped: Mapped[str | None]
+    watched_at: Mapped[datetime | None]
+    watched_by: Mapped[str | None]
 
 
 class Turn(Base):
@@ -151,6 +155,59 @@ class Note(Base):
     text: Mapped[bytes] = sealed()
     by: Mapped[str]
     at: Mapped[datetime]
+
+
+class CaseNote(Base):
+    """A clinician's note on a conversation, or a plan for the help-seeker, written with a model's help or without."""
+
+    __tablename__ = "case_notes"
+    erase = Erase(by="thread_id", how="delete")
+
+    id: Mapped[str] = _id()
+    thread_id: Mapped[str] = _to("threads.id")
+    kind: Mapped[str]
+    author: Mapped[str]
+    text: Mapped[bytes] = sealed()
+    model: Mapped[str | None]
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[str]
+    shared_at: Mapped[datetime | None]
+
+
+class Signature(Base):
+    """Append-only: who signed or reviewed which words, as a keyed digest. The words lie elsewhere and can be erased."""
+
+    __tablename__ = "signatures"
+    erase = Erase()
+
+    id: Mapped[str] = _id()
+    object: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
+    digest: Mapped[str]
+    by: Mapped[str]
+    at: Mapped[datetime]
+
+
+class ProblemReport(Base):
+    """What somebody reported about the service. An erased person leaves the bare facts."""
+
+    __tablename__ = "problem_reports"
+    erase = Erase(by="user_id", how="clear")
+
+    id: Mapped[str] = _id()
+    user_id: Mapped[str] = _to("users.id")
+    role: Mapped[str]
+    kind: Mapped[str]
+    state: Mapped[str]
+    text: Mapped[bytes | None] = sealed()
+    outcome: Mapped[bytes | None] = sealed()
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+    changed_by: Mapped[str]
+    closed_at: Mapped[datetime | None]
+    closed_by: Mapped[str | None]
 
 
 class Trace(Base):
@@ -457,5 +514,5 @@ class Meta(Base):
     value: Mapped[str]
 
 
-APPEND_ONLY = ("audit", "decisions", "consents", "erasures")
+APPEND_ONLY = ("audit", "decisions", "consents", "erasures", "signatures")
 """Tables whose rows no statement may change or delete; triggers refuse it (see `migrations`)."""

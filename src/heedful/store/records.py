@@ -13,7 +13,12 @@ from heedful.types._frozen import EMPTY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Who may come in. After an erasure only the id is left."""
+    """Who may come in. After an erasure only the id is left.
+
+    Args:
+        adult_from: of a known minor, the year from which the account counts as an adult's; 0 = said to be an adult;
+            None = nobody said.
+    """
 
     id: str
     role: str
@@ -26,6 +31,7 @@ class User:
     created_at: datetime
     changed_at: datetime
     erased_at: datetime | None = None
+    adult_from: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,8 @@ class Thread:
         risk_level: 0 = no sign; the scale is that of `heedful.safety`.
         risk_highest: the highest level there ever was.
         risk_state: what the crisis path remembers, sealed.
+        drafts_stopped: why no model drafts here any more (`stop-rule`, `consent`); None = it may.
+        watched_at, watched_by: when a member of staff last had it open, and who.
     """
 
     id: str
@@ -72,6 +80,9 @@ class Thread:
     closed_at: datetime | None = None
     closed_by: str | None = None
     closed_reason: str | None = field(default=None, repr=False)
+    drafts_stopped: str | None = None
+    watched_at: datetime | None = None
+    watched_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +144,53 @@ class Note:
     text: str = field(repr=False)
     by: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseNote:
+    """A note or plan of a clinician. `model` = name of the model that drafted it; `shared_at` = shown to the client."""
+
+    id: str
+    thread_id: str
+    kind: str
+    author: str
+    text: str = field(repr=False)
+    model: str | None = None
+    version: int = 1
+    created_at: datetime
+    changed_at: datetime
+    changed_by: str
+    shared_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """Who signed (`author`) or reviewed (`review`) which words; `digest` is keyed."""
+
+    id: str
+    object: str
+    kind: str
+    digest: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemReport:
+    """What somebody reported about the service; `state` is `open` or `closed`."""
+
+    id: str
+    user_id: str
+    role: str
+    kind: str
+    state: str = "open"
+    text: str | None = field(default=None, repr=False)
+    outcome: str | None = field(default=None, repr=False)
+    version: int = 1
+    created_at: datetime
+    changed_by: str
+    closed_at: datetime | None = None
+    closed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,12 +48,14 @@ class Exercise:
     Args:
         title, intro: language -> words.
         crisis: whether it belongs to the crisis path, and stands first when somebody is in danger.
+        plan: whether it is a plan, which a professional signs where a profile asks for it.
     """
 
     id: str
     version: str
     source: str
     crisis: bool
+    plan: bool
     steps: tuple[Step, ...]
     title: Mapping[str, str] = field(repr=False)
     intro: Mapping[str, str] = field(repr=False)
@@ -100,6 +102,15 @@ def known() -> dict[str, Exercise]:
     return {name: parse(found, where=where) for name, (found, where) in toml_files(FOLDER).items()}
 
 
+def plans() -> frozenset[str]:
+    """Ids of the exercises that are plans.
+
+    >>> sorted(plans())
+    ['activity-plan', 'safety-plan']
+    """
+    return frozenset(id for id, found in known().items() if found.plan)
+
+
 def get(id: str) -> Exercise:
     """The exercise of that id.
 
@@ -118,7 +129,7 @@ def parse(found: Mapping[str, Any], *, where: str) -> Exercise:
     Raises:
         ConfigError: a key is missing or unknown, or a language lacks a step.
     """
-    keys(found, {"id", "version", "source", "steps", "text"}, where=where, optional={"crisis"})
+    keys(found, {"id", "version", "source", "steps", "text"}, where=where, optional={"crisis", "plan"})
     kinds: dict[str, str] = found["steps"]
     for name, kind in kinds.items():
         if kind not in get_args(Kind):
@@ -131,6 +142,7 @@ def parse(found: Mapping[str, Any], *, where: str) -> Exercise:
         version=found["version"],
         source=found["source"],
         crisis=bool(found.get("crisis", False)),
+        plan=bool(found.get("plan", False)),
         steps=tuple(
             Step(
                 id=name,

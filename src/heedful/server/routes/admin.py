@@ -10,7 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConfigError, UserError
-from heedful.profiles import SWITCHES
+from heedful.profiles import SWITCHES, Conditions
+from heedful.review.reports import listed
 from heedful.safety.resources import Line
 from heedful.server import directory, invitations, words
 from heedful.server.access import Called, Caller
@@ -51,7 +52,12 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "warnings": desk.profile.warnings(today),
         "sources": desk.profile.sources,
         "switches": [(name, _value(desk.profile.switches[name]), s.meaning) for name, s in SWITCHES.items()],
+        "lacks": desk.profile.missing_for_client_replies(
+            Conditions(responsible=desk.house.responsible, takeover_staffed=desk.on_duty)
+        ),
+        "belief": _belief(desk, server),
         "workers": desk.workers,
+        "reports": listed(desk.clinic.store)[-20:] if desk.on("report_button") else (),
         "last": last,
         "any_audit": bool(rows),
         "verdict": None,
@@ -62,6 +68,13 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         **more,
     }
     return show("admin.html.j2", caller, desk, status=status, **values)
+
+
+def _belief(desk: Desk, server: Server) -> str:
+    """Whether a risk classifier runs beside the rules, as a short name."""
+    if desk.clinic.belief is not None:
+        return "runs"
+    return "none" if server.config.belief is None else "waits"
 
 
 def _value(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,18 +11,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import DataError
-from heedful.review import exercises
+from heedful.review import exercises, notes
 from heedful.review.exercises import Exercise
 from heedful.server import here
 from heedful.server.access import Called
 from heedful.server.clinic import At, Desk
 from heedful.server.routes.checkins import Filled
+from heedful.server.routes.consents import CONSENTED
 from heedful.server.routes.talk import receive
 from heedful.server.shown import show
 from heedful.store.records import Exercise as Filled_in
 from heedful.store.unit import Unit
 
-router = APIRouter(prefix="/exercises", include_in_schema=False)
+router = APIRouter(prefix="/exercises", include_in_schema=False, dependencies=[CONSENTED])
 
 
 @router.get("")
@@ -67,7 +69,11 @@ def send(kind: str, id: str, caller: Called, desk: At) -> Response:
     user, exercise = caller.user or "", _get(kind)
     kept = _own(desk, user, kind, id)
     text = as_text(exercise, dict(kept.answers), here.language())
-    receive(desk, user, f"exercise:{id}:{kept.changed_at.timestamp():.0f}", text)
+    receipt = receive(desk, user, notes.sent_id(kept), text)
+    if exercise.plan:
+        due = desk.now() + timedelta(minutes=desk.house.look_minutes)
+        thread = receipt.thread.id
+        desk.clinic.store.run(lambda unit: notes.plan_sent(unit, desk.clinic.policy, kept, thread, due=due))
     return RedirectResponse("/talk#write", status_code=303)
 
 
@@ -86,7 +92,18 @@ def _form(
     caller: Called, desk: Desk, found: Exercise, answers: dict[str, Any], *, id: str, status: int = 200, wrong: str = ""
 ) -> Response:
     values: dict[str, Any] = {"found": found, "answers": answers, "id": id, "words": _words, "wrong": wrong}
+    values["signed"] = _signed(desk, id) if id and found.plan and desk.on("plan_signature") else None
     return show("exercise.html.j2", caller, desk, status=status, **values)
+
+
+def _signed(desk: Desk, id: str) -> tuple[str, str]:
+    """Who signed a plan as it stands, and when; empty = nobody."""
+    with desk.clinic.store.read() as unit:
+        found = notes.plan_signed(unit, unit.exercises.get(id))
+        user = unit.users.find(found.by) if found else None
+    if found is None:
+        return "", ""
+    return (user.name if user else None) or here.t("talk.person"), desk.house.local(found.at)
 
 
 def _keep(caller: Called, desk: Desk, found: Exercise, fields: FormData, *, id: str) -> Response:

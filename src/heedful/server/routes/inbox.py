@@ -12,8 +12,10 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from heedful.errors import NotFoundError
-from heedful.review import crisis
+from heedful.review import crisis, watching
 from heedful.review import inbox as ranked
+from heedful.review.consents import State as Answered
+from heedful.review.consents import states
 from heedful.safety.state import State
 from heedful.server import drawing, here
 from heedful.server import reasons as why
@@ -46,6 +48,8 @@ class View:
     facts: dict[str, Any] = field(repr=False)
     timeline: tuple[tuple[datetime, str, str, str], ...] = field(repr=False)
     checkins: tuple[tuple[str, str, str], ...] = field(repr=False)
+    consents: tuple[Answered, ...] = field(repr=False)
+    papers: int
     asked: bool
     drafting: bool
 
@@ -53,15 +57,35 @@ class View:
 @router.get("/inbox")
 def inbox(caller: Called, desk: At, mine: str = "") -> Response:
     """Open conversations, the most urgent first."""
+    monitored = desk.on("staff_monitoring")
     rows = ranked.inbox(desk.clinic.store, owner=caller.user if mine else None)
     now = desk.now()
-    return show("inbox.html.j2", caller, desk, rows=rows, now=now, until=until, mine=bool(mine), on_duty=desk.on_duty)
+    return show(
+        "inbox.html.j2",
+        caller,
+        desk,
+        rows=rows,
+        now=now,
+        until=until,
+        mine=bool(mine),
+        on_duty=desk.on_duty,
+        monitored=monitored,
+    )
 
 
 @router.get("/inbox/{thread}")
 def conversation(thread: str, caller: Called, desk: At) -> Response:
-    """One conversation, with its draft beside the reasons."""
+    """One conversation, with its draft beside the reasons. Where staff monitors, whoever opens it is looking."""
+    if desk.on("staff_monitoring"):
+        look_at(thread, caller, desk)
     return page_of(thread, caller, desk)
+
+
+@router.post("/api/inbox/{thread}/watch", tags=["inbox"], status_code=204)
+def look_at(thread: str, caller: Called, desk: At) -> None:
+    """The page is still open and in front: its script says so every half minute."""
+    if desk.on("staff_monitoring"):
+        watching.look(desk.clinic.store, thread, by=caller.user or "")
 
 
 def page_of(thread: str, caller: Caller, desk: Desk, *, status: int = 200, **more: Any) -> Response:
@@ -91,6 +115,7 @@ def page_of(thread: str, caller: Caller, desk: Desk, *, status: int = 200, **mor
         higher=[tier for tier in TIERS if TIERS.index(tier) > view.thread.risk_level],
         emotion_off=desk.switch("emotion_shown") == "off",
         drafts_off=not desk.clinic.policy.drafts,
+        monitored=desk.on("staff_monitoring"),
         bar=drawing.bar,
         **given,
     )
@@ -130,6 +155,8 @@ def look(unit: Unit, desk: Desk, id: str) -> View:
         facts=_facts(tasks),
         timeline=_timeline(notes, decisions, risks, names),
         checkins=_checkins(unit, desk, thread.help_seeker),
+        consents=states(unit, thread.help_seeker) if desk.ledger else (),
+        papers=len(unit.case_notes.of(id)),
         asked=last is not None and thread.state == "human_owned" and asks_whether_ai(last.text),
         drafting=any(job.kind == "draft" and job.state in ("queued", "running") for job in unit.jobs.of(id)),
     )

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Form
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from heedful.review import notes
+from heedful.review.consents import states
 from heedful.review.record import own_record
-from heedful.server import disclosure, here
+from heedful.server import here
 from heedful.server.access import Called
 from heedful.server.clinic import At, Desk
 from heedful.server.gate import cookie_text
@@ -19,14 +21,9 @@ from heedful.server.state import Serving
 from heedful.store.columns import canonical
 from heedful.store.erasure import erase
 from heedful.store.records import MemoryItem
-from heedful.store.states import PURPOSES, ConsentAction, Purpose
 from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/me", include_in_schema=False)
-WORDING = "1.0"
-"""Version of the wordings of consents in `words/`; raise it with every change of one of them."""
-OFFICIAL = {"recording": "recording", "training": "training-consent"}
-"""Purposes whose wording is a disclosure of the profile."""
 LONGEST_MEMORY = 2000
 
 
@@ -40,17 +37,20 @@ def _page(caller: Called, desk: Desk, *, status: int = 200, wrong: str = "") -> 
     user = caller.user or ""
     with desk.clinic.store.read() as unit:
         memory = [(item, _source(unit, desk, item)) for item in unit.memory.of(user)]
-        agreed = unit.consents.current(user)
-        history = unit.consents.of(user)
         counts = {
             "turns": sum(len(unit.turns.of(thread.id)) for thread in unit.threads.of(user)),
             "checkins": len(unit.checkins.of(user)),
             "exercises": len(unit.exercises.of(user)),
         }
-    language = here.language()
-    asked = [(purpose, wording(desk, purpose, language)[0], agreed[purpose]) for purpose in PURPOSES]
-    values: dict[str, Any] = {"memory": memory, "asked": asked, "history": history, "counts": counts, "wrong": wrong}
+        plans = [(p, _name(unit, p.note.author)) for p in notes.shared(unit, user)]
+        consents = states(unit, user) if desk.ledger else ()
+    values: dict[str, Any] = {"memory": memory, "consents": consents, "counts": counts, "wrong": wrong, "plans": plans}
     return show("me.html.j2", caller, desk, status=status, erasure=desk.on("erasure"), **values)
+
+
+def _name(unit: Unit, user: str) -> str:
+    found = unit.users.find(user)
+    return (found.name if found else None) or here.t("talk.person")
 
 
 def _source(unit: Unit, desk: Desk, item: MemoryItem) -> tuple[str, str]:
@@ -91,39 +91,6 @@ def _own(unit: Unit, item: str, user: str) -> None:
     found = unit.memory.find(item)
     if found is None or found.help_seeker != user:
         raise HTTPException(404, "There is nothing of yours with this id.")
-
-
-@router.post("/consents/{purpose}")
-def consent(purpose: str, caller: Called, desk: At, answer: Annotated[str, Form(max_length=20)] = "") -> Response:
-    """Yes or no to one purpose; the wording that was on the page is kept with it."""
-    user, language = caller.user or "", here.language()
-    if purpose not in PURPOSES or answer not in ("given", "withdrawn"):
-        raise HTTPException(404, "There is no such purpose.")
-    text, version = wording(desk, purpose, language)
-    action: ConsentAction = "given" if answer == "given" else "withdrawn"
-
-    def work(unit: Unit) -> None:
-        # A second click is no second answer.
-        if unit.consents.current(user)[purpose] == (action == "given") and _answered(unit, user, purpose):
-            return
-        unit.consents.add(
-            user=user, purpose=purpose, action=action, wording=text, version=version, language=language, by=user
-        )
-
-    desk.clinic.store.run(work)
-    return RedirectResponse("/me#consents", status_code=303)
-
-
-def _answered(unit: Unit, user: str, purpose: str) -> bool:
-    return any(entry.purpose == purpose for entry in unit.consents.of(user))
-
-
-def wording(desk: Desk, purpose: Purpose, language: str) -> tuple[str, str]:
-    """What somebody agrees to, and its version."""
-    if purpose in OFFICIAL:
-        text, version = disclosure.text_of(desk, OFFICIAL[purpose], language)
-        return text, f"profiles-{version}"
-    return here.t(f"consent.{purpose}_text"), f"pages-{WORDING}"
 
 
 @router.get("/record.json")

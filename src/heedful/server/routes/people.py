@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import TransitionError, UnlockError, UserError
+from heedful.review.minors import ADULT, UNTIL_SAID, is_minor
 from heedful.server import invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
@@ -31,11 +32,20 @@ def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> 
         users = unit.users.all(role="help_seeker")
         threads = {user.id: unit.threads.of(user.id) for user in users}
     rows = [(user, next((t for t in reversed(threads[user.id]) if t.state != "closed"), None)) for user in users]
-    return show("people.html.j2", caller, desk, status=status, rows=rows, wrong=wrong, languages=words.LANGUAGES)
+    young = {user.id for user in users if is_minor(user, desk.now())} if _ages(desk) else None
+    values: dict[str, Any] = {"rows": rows, "wrong": wrong, "languages": words.LANGUAGES, "young": young}
+    return show("people.html.j2", caller, desk, status=status, **values)
+
+
+def _ages(desk: Desk) -> bool:
+    """Whether anything depends on age under this profile."""
+    return desk.on("notice_minors") or desk.switch("timer_minutes_minors") != 0
 
 
 @router.post("/people")
-def invite(request: Request, caller: Called, desk: At, name: Short = "", language: Short = "en") -> Response:
+def invite(
+    request: Request, caller: Called, desk: At, name: Short = "", language: Short = "en", minor: Short = ""
+) -> Response:
     """A new account; its link is shown once."""
     try:
         made, path = invitations.invite(
@@ -45,6 +55,7 @@ def invite(request: Request, caller: Called, desk: At, name: Short = "", languag
             language=words.known(language) or "en",
             by=caller.user or "",
             inviter=caller.role,
+            adult_from=UNTIL_SAID if minor == "yes" and _ages(desk) else None,
         )
     except UserError as err:
         return _page(caller, desk, status=400, wrong=str(err))
@@ -56,6 +67,19 @@ def invite_again(request: Request, user: str, caller: Called, desk: At) -> Respo
     """A new link: password and sessions are gone."""
     made, path = invitations.again(desk.clinic.store, user, by=caller.user or "", inviter=caller.role)
     return invited(request, caller, desk, made, path, back="/people")
+
+
+@router.post("/people/{user}/age")
+def age(user: str, caller: Called, desk: At, minor: Short = "") -> Response:
+    """Staff knows better: a minor's account, or an adult's."""
+
+    def work(unit: Unit) -> None:
+        if not _ages(desk) or unit.users.get(user).role != "help_seeker":
+            raise TransitionError("Of this account no age is kept.")
+        unit.users.set_age(user, UNTIL_SAID if minor == "yes" else ADULT, by=caller.user or "")
+
+    desk.clinic.store.run(work)
+    return RedirectResponse("/people", status_code=303)
 
 
 @router.post("/people/{user}/disable")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from heedful.review import overview
+from heedful.review import overview, watching
+from heedful.review.reports import listed
 from heedful.server import drawing, here
 from heedful.server.access import Called
 from heedful.server.clinic import At
@@ -27,8 +28,11 @@ def supervision(caller: Called, desk: At) -> Response:
     }
     with store.read() as unit:
         held = len(unit.threads.in_state("risk_held"))
+        alone = watching.unwatched(unit) if desk.on("staff_monitoring") else None
+        names = {t.id: (unit.users.get(t.help_seeker).name or "") for t in alone or ()}
         year = str(unit.now().year)
         counts = {name: n for (name, _), n in unit.counters.all(period=year).items()}
+    open_reports = sum(r.state == "open" for r in listed(store)) if desk.on("report_button") else None
     total = {what: sum(week.counts[what] for week in weeks) for what in overview.DECIDED}
     return show(
         "supervision.html.j2",
@@ -42,6 +46,9 @@ def supervision(caller: Called, desk: At) -> Response:
         decided=overview.DECIDED,
         picture=drawing.lines(named, title=here.t("supervision.shares"), x_label=here.t("supervision.week")),
         held=held,
+        alone=alone,
+        names=names,
+        reports=open_reports,
         counts=counts,
         year=year,
         days=DAYS,

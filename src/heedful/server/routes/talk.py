@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConflictError, DataError, TransitionError, UserError
-from heedful.review import crisis
+from heedful.review import crisis, minors
 from heedful.review.clinic import LONGEST, Receipt
 from heedful.safety import texts
 from heedful.safety.state import State
@@ -20,6 +20,7 @@ from heedful.server import disclosure, here
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
 from heedful.server.disclosure import Shown
+from heedful.server.routes import consents
 from heedful.server.shown import show
 from heedful.store.records import Thread
 from heedful.store.unit import Unit
@@ -69,23 +70,51 @@ def talk(caller: Called, desk: At) -> Response:
     """The conversation. Before first use: what it is; after a sign of danger: first a card."""
     user, language = caller.user or "", here.language()
 
-    def work(unit: Unit) -> dict[str, Any] | None:
-        if disclosure.first_use(unit, desk, user):
-            return None
+    def work(unit: Unit) -> dict[str, Any] | str:
+        if step := before(unit, desk, user):
+            return step
         thread = current(unit, user)
         found = situation(unit, desk, thread, language=language)
         moments = () if found.interrupt else disclosure.due(unit, desk, user)
         notices = disclosure.show(unit, desk, user, moments, language=language)
         turns = said(unit, desk, thread, after=0)
-        return {"thread": thread, "situation": found, "notices": notices, "turns": turns}
+        recording = "" if found.interrupt else _recording(unit, desk, user, language)
+        return {"thread": thread, "situation": found, "notices": notices, "turns": turns, "recording": recording}
 
     values = desk.clinic.store.run(work)
-    if values is None:
+    if values == "first-use":
         text, _ = disclosure.text_of(desk, disclosure.FIRST, language)
         return show("first_use.html.j2", caller, desk, text=text, written=desk.switch("notice_before_use") == "written")
+    if values == "age":
+        return _age(caller, desk)
+    if isinstance(values, str):
+        return consents.page_of(caller, desk, "care", begin=True)
     if values["situation"].interrupt:
         return show("interrupt.html.j2", caller, desk, **values)
     return _page(caller, desk, values)
+
+
+def _age(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
+    year = desk.now().year
+    return show("age.html.j2", caller, desk, status=status, wrong=wrong, first=year - minors.OLDEST, last=year)
+
+
+def before(unit: Unit, desk: Desk, user: str) -> str:
+    """What has to be read or answered before the conversation: a step by name, or nothing."""
+    if disclosure.first_use(unit, desk, user):
+        return "first-use"
+    if disclosure.age_asked(unit, desk, user):
+        return "age"
+    return "consent" if consents.awaited(unit, desk, user) else ""
+
+
+def _recording(unit: Unit, desk: Desk, user: str, language: str) -> str:
+    """The question about recording where it is open. Care goes on whatever the answer, and without one."""
+    if not consents.recording_asked(unit, desk, user):
+        return ""
+    if unit.notices.last(user, "recording") is None:
+        disclosure.show(unit, desk, user, ("recording",), language=language)
+    return consents.wording(desk, "recording", language)[0]
 
 
 def _page(caller: Caller, desk: Desk, values: dict[str, Any], *, status: int = 200, **more: Any) -> Response:
@@ -102,6 +131,24 @@ def begin(caller: Called, desk: At) -> Response:
     def work(unit: Unit) -> None:
         if disclosure.first_use(unit, desk, user):
             disclosure.show(unit, desk, user, (disclosure.FIRST,), language=language)
+
+    desk.clinic.store.run(work)
+    return RedirectResponse("/talk", status_code=303)
+
+
+@router.post("/talk/age", include_in_schema=False)
+def age(caller: Called, desk: At, born: Annotated[str, Form(max_length=10)] = "") -> Response:
+    """The year of birth; of an adult nothing is kept but that."""
+    user = caller.user or ""
+    try:
+        found = minors.adult_from(int(born) if born.isdecimal() else 0, desk.now())
+    except DataError:
+        return _age(caller, desk, status=400, wrong=here.t("age.wrong"))
+
+    def work(unit: Unit) -> None:
+        # Asked once: a minor who says later to be older asks the team.
+        if disclosure.age_asked(unit, desk, user):
+            unit.users.set_age(user, found, by=user)
 
     desk.clinic.store.run(work)
     return RedirectResponse("/talk", status_code=303)
@@ -138,6 +185,8 @@ def send(
     client_id: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """A message of the form; what could not be kept stands in the form again."""
+    if consents.waits(desk, caller.user or ""):
+        return RedirectResponse("/talk", status_code=303)
     try:
         receive(desk, caller.user or "", client_id, text)
     except (DataError, ConflictError, TransitionError) as err:
@@ -154,6 +203,7 @@ def _again(caller: Caller, desk: Desk, text: str, err: UserError) -> Response:
             "situation": situation(unit, desk, thread, language=language),
             "notices": (),
             "turns": said(unit, desk, thread, after=0),
+            "recording": "",
         }
     status = 409 if isinstance(err, ConflictError | TransitionError) else 400
     return _page(caller, desk, values, status=status, wrong=why_not(text, err), text=text)
@@ -214,7 +264,7 @@ def news(caller: Called, desk: At, after: Annotated[int, Query(ge=0, le=2**31)] 
     user, language = caller.user or "", here.language()
     with desk.clinic.store.read() as unit:
         # Most polls find nothing due; a write would wait for the disk every time.
-        moments = () if disclosure.first_use(unit, desk, user) else disclosure.due(unit, desk, user)
+        moments = () if before(unit, desk, user) else disclosure.due(unit, desk, user)
         thread = current(unit, user)
         found = situation(unit, desk, thread, language=language)
         turns = said(unit, desk, thread, after=after)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConflictError, TransitionError, UserError
-from heedful.review import crisis
+from heedful.review import crisis, reports
 from heedful.review.clinic import open_tasks
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
@@ -33,7 +33,12 @@ def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> 
     with desk.clinic.store.read() as unit:
         ids = {id for task in found for id in (task.help_seeker, task.owner) if id}
         names = {id: (user.name or "") for id in ids if (user := unit.users.find(id)) is not None}
-    values: dict[str, Any] = {"rows": found, "names": names, "wrong": wrong, "takeover": crisis.TAKEOVER}
+    values: dict[str, Any] = {
+        "rows": found,
+        "names": names,
+        "wrong": wrong,
+        "closed_elsewhere": (crisis.TAKEOVER, reports.TASK),
+    }
     return show("tasks.html.j2", caller, desk, status=status, now=desk.now(), until=until, **values)
 
 
@@ -69,6 +74,8 @@ def done(task: str, caller: Called, desk: At, version: Version, outcome: Text = 
         found = _get(desk, task)
         if found.kind == crisis.TAKEOVER:
             raise TransitionError("A handover is done by taking the conversation over.")
+        if found.kind == reports.TASK:
+            raise TransitionError("A report is closed by a supervisor, on the page of reports.")
         if not words:
             raise TransitionError("To close a task, say how it went.")
         if found.kind == crisis.FOLLOW_UP and found.thread_id is not None:

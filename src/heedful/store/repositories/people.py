@@ -32,6 +32,7 @@ class Users(Repository[User]):
         password_hash: str | None = None,
         totp_secret: str | None = None,
         language: str = "en",
+        adult_from: int | None = None,
     ) -> User:
         """A new user; `by` is who made it (an admin's id, or `setup`).
 
@@ -51,6 +52,7 @@ class Users(Repository[User]):
             password_hash=password_hash,
             totp_secret=totp_secret,
             language=language,
+            adult_from=adult_from,
             created_at=now,
             changed_at=now,
         )
@@ -94,6 +96,13 @@ class Users(Repository[User]):
         self._set(id, **values)
         self.work.say(by, "user.changed", f"user:{id}", fields=sorted(set(values) & CHANGEABLE))
         return replace(user, **values)
+
+    def set_age(self, id: str, adult_from: int, *, by: str) -> None:
+        """The year from which an account counts as an adult's; 0 = it is one. An open invitation stays good."""
+        if self.get(id).erased_at is not None:
+            raise ConflictError("This user was erased; nothing can be changed any more.")
+        self._set(id, adult_from=adult_from)
+        self.work.say(by, "user.age_set", f"user:{id}")
 
     def _digest(self, name: str) -> str:
         plain = unicodedata.normalize("NFKC", name).casefold().strip()

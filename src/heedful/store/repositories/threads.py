@@ -123,6 +123,21 @@ class Threads(Versioned[Thread]):
         self.work.say(by, "thread.assigned", f"thread:{id}", owner=owner, before=seen.owner)
         return moved
 
+    def stop_drafts(self, id: str, why: str, *, by: str) -> bool:
+        """No model drafts in this conversation any more; whether that is new. Nothing takes it back."""
+        if not self._set(id, self.table.c.drafts_stopped.is_(None), drafts_stopped=as_name(why)):
+            return False
+        self.work.say(by, "thread.drafts_stopped", f"thread:{id}", why=as_name(why))
+        return True
+
+    def watched(self, id: str, *, by: str) -> None:
+        """Somebody of staff has it open now. The audit is told when the watcher changes, not every half minute."""
+        self.work.need_person(by, "watch a conversation")
+        before = self.get(id).watched_by
+        self._set(id, watched_at=self.work.now(), watched_by=by)
+        if before != by:
+            self.work.say(by, "thread.watched", f"thread:{id}")
+
     def raise_risk(self, id: str, level: int, *, by: str, state: Mapping[str, Any] | None = None) -> Thread:
         """The level is at least `level` from now on. Rules, models and people may do that; it is never too late.
 
@@ -215,6 +230,10 @@ class Turns(Repository[StoredTurn]):
         """Turns of a conversation in order, those with a sequence above `after`."""
         where = (self.table.c.thread_id == thread, self.table.c.sequence > after)
         return self._all(*where, order=self.table.c.sequence, limit=limit)
+
+    def blank(self, id: str) -> int:
+        """Take the words out of a turn whose time is over; its number stays."""
+        return self._set(id, text="")
 
     def last(self, thread: str, n: int) -> tuple[StoredTurn, ...]:
         """The last `n` turns, in order."""

@@ -1,0 +1,130 @@
+"""What a help-seeker agreed to: one page for each purpose, with its wording, yes, no, and what a no cannot undo."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from heedful.review import consents
+from heedful.safety import texts
+from heedful.server import disclosure, here
+from heedful.server.access import Called, Caller
+from heedful.server.clinic import At, Desk
+from heedful.server.shown import show
+from heedful.store.states import PURPOSES, Purpose
+from heedful.store.unit import Unit
+
+router = APIRouter(prefix="/consents", include_in_schema=False)
+WORDING = "1.1"
+"""Version of the wordings of consents in `words/`; raise it with every change of one of them."""
+OFFICIAL = {"recording": "recording", "training": "training-consent"}
+"""Purposes whose wording is a disclosure of the profile."""
+
+
+@router.get("")
+def overview(caller: Called, desk: At) -> Response:
+    """All purposes and how they stand."""
+    _offered(desk)
+    with desk.clinic.store.read() as unit:
+        rows = consents.states(unit, caller.user or "")
+    return show("consents.html.j2", caller, desk, rows=rows)
+
+
+@router.get("/{purpose}")
+def one(purpose: str, caller: Called, desk: At) -> Response:
+    """One purpose on a page of its own."""
+    _offered(desk)
+    return page_of(caller, desk, _purpose(purpose))
+
+
+@router.post("/{purpose}")
+def answer(purpose: str, caller: Called, desk: At, answer: Annotated[str, Form(max_length=20)] = "") -> Response:
+    """Yes or no; the wording that was on the page is kept with it."""
+    _offered(desk)
+    found = _purpose(purpose)
+    if answer not in ("given", "withdrawn"):
+        raise HTTPException(404, "There is no such answer.")
+    text, version = wording(desk, found, here.language())
+    consents.answer(
+        desk.clinic,
+        caller.user or "",
+        found,
+        "given" if answer == "given" else "withdrawn",
+        wording=text,
+        version=version,
+        language=here.language(),
+    )
+    # Whoever was asked on the way to the conversation goes on there.
+    asked = found in desk.clinic.policy.consents
+    return RedirectResponse("/talk" if asked and answer == "given" else f"/consents/{found}", status_code=303)
+
+
+def page_of(caller: Caller, desk: Desk, purpose: Purpose, *, begin: bool = False) -> Response:
+    """The page of one purpose; `begin`: a conversation waits for the answer, and crisis lines come first."""
+    user, language = caller.user or "", here.language()
+    with desk.clinic.store.read() as unit:
+        state = next(s for s in consents.states(unit, user) if s.purpose == purpose)
+    text, version = wording(desk, purpose, language)
+    options: tuple[str, ...] = ()
+    if begin:
+        lines = desk.directory.fill(language)
+        found = texts.load(texts.nearest_language(language))
+        options = found.options("thoughts", line=lines.line, emergency=lines.emergency)
+    values: dict[str, Any] = {"state": state, "text": text, "version": version, "begin": begin, "options": options}
+    return show("consent.html.j2", caller, desk, **values)
+
+
+def wording(desk: Desk, purpose: Purpose, language: str) -> tuple[str, str]:
+    """What somebody agrees to, and its version; with it what taking it back cannot undo."""
+    stays = here.name_of("stays", purpose)
+    if purpose in OFFICIAL:
+        text, version = disclosure.text_of(desk, OFFICIAL[purpose], language)
+        return f"{text} {stays}", f"profiles-{version}+pages-{WORDING}"
+    key = "sensitive" if purpose == "care" and desk.on("sensitive_data_consent") else purpose
+    return f"{here.t(f'consent.{key}_text')} {stays}", f"pages-{WORDING}"
+
+
+def awaited(unit: Unit, desk: Desk, user: str) -> bool:
+    """Whether no conversation can begin yet, because health data need a yes first. An open one goes on."""
+    if "care" not in desk.clinic.policy.consents or unit.consents.current(user)["care"]:
+        return False
+    return all(thread.state == "closed" for thread in unit.threads.of(user))
+
+
+def waits(desk: Desk, user: str) -> bool:
+    """`awaited`, in a read of its own; without one where no consent is needed."""
+    if "care" not in desk.clinic.policy.consents:
+        return False
+    with desk.clinic.store.read() as unit:
+        return awaited(unit, desk, user)
+
+
+def recording_asked(unit: Unit, desk: Desk, user: str) -> bool:
+    """Whether the question about recording has to be put: once, until it has an answer."""
+    if "recording" not in desk.clinic.policy.consents:
+        return False
+    return all(entry.purpose != "recording" for entry in unit.consents.of(user))
+
+
+def _purpose(name: str) -> Purpose:
+    found = next((purpose for purpose in PURPOSES if purpose == name), None)
+    if found is None:
+        raise HTTPException(404, "There is no such purpose.")
+    return found
+
+
+def _offered(desk: Desk) -> None:
+    if not desk.ledger:
+        raise HTTPException(404, "Consents are not kept here; ask the clinic.")
+
+
+def _first(caller: Called, desk: At) -> None:
+    if caller.role == "help_seeker" and waits(desk, caller.user or ""):
+        raise HTTPException(303, "First the consent.", headers={"Location": "/talk"})
+
+
+CONSENTED = Depends(_first)
+"""A router with this dependency keeps health data; before the consent it leads to the page that asks for it."""

@@ -1,0 +1,184 @@
+"""Consents: one page a purpose, no until somebody says yes, and what a no stops. Help is there before any answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import server_kit
+
+server_kit.require()
+
+from clinic_kit import Clinic, make_clinic, say, send
+
+from store_kit import Clock
+
+DANGER = "I am going to kill myself tonight."
+STRICT = (Path(__file__).parents[2] / "src/heedful/profiles/strict.toml").read_text("utf-8")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def with_switches(folder: Path, clock: Clock, **switches: str) -> Clinic:
+    text = STRICT
+    for name, value in switches.items():
+        text, n = re.subn(rf"(?m)^{name} = .*$", f'{name} = "{value}"', text)
+        assert n == 1
+    (folder / "own.toml").write_text(text, "utf-8")
+    return make_clinic(folder, clock=clock, profiles=(str(folder / "own.toml"),))
+
+
+@pytest.fixture
+def health(tmp_path: Path, clock: Clock) -> Iterator[Clinic]:
+    """A clinic in which health data need an explicit consent."""
+    made = with_switches(tmp_path, clock, sensitive_data_consent="on")
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, clock: Clock) -> Iterator[Clinic]:
+    made = make_clinic(tmp_path, clock=clock)
+    yield made
+    made.store.close()
+
+
+def read_first(clinic: Clinic) -> Any:
+    client = clinic.client("help_seeker")
+    send(client, "/talk/begin", page="/talk")
+    return client
+
+
+# ---------------------------------------------------------------------- before the first word
+
+
+def test_no_conversation_begins_before_the_consent_and_help_is_there_before_it(health: Clinic) -> None:
+    client = read_first(health)
+    page = client.get("/talk").text
+    assert "explicit yes" in page
+    assert 'name="text"' not in page
+    assert 'class="help"' in page
+    assert page.index('class="options"') < page.index("explicit yes")  # what to do comes before the question
+    assert say(client, "Hello", "m-1").headers["location"] == "/talk"
+    head = {"x-csrf-token": server_kit.csrf(page)}
+    answer = client.post("/api/talk/turns", json={"client_id": "m-1", "text": "Hello"}, headers=head)
+    assert answer.status_code == 409
+    with health.store.read() as unit:
+        assert unit.threads.of(health.site.ids["help_seeker"]) == ()
+    for path in ("/check-ins/phq9", "/exercises/thought-record"):
+        assert client.get(path).headers["location"] == "/talk"  # what is filled in there is health data too
+    assert client.get("/resources").status_code == 200
+
+
+def test_after_the_yes_the_conversation_begins_and_the_wording_is_kept(health: Clinic) -> None:
+    client = read_first(health)
+    assert send(client, "/consents/care", {"answer": "given"}).headers["location"] == "/talk"
+    assert say(client, "Hello", "m-1").status_code == 303
+    assert health.turns() == [("user", "Hello")]
+    with health.store.read() as unit:
+        (entry,) = unit.consents.of(health.site.ids["help_seeker"])
+    assert (entry.purpose, entry.action, entry.language) == ("care", "given", "en")
+    assert "explicit yes" in entry.wording
+    assert entry.version.startswith("pages-")
+
+
+def test_a_no_is_kept_and_the_page_still_asks(health: Clinic) -> None:
+    client = read_first(health)
+    send(client, "/consents/care", {"answer": "withdrawn"})
+    page = client.get("/talk").text
+    assert "You said no." in page
+    assert 'name="text"' not in page
+
+
+def test_taking_it_back_stops_drafts_and_tells_the_team_but_never_ends_the_talk(health: Clinic) -> None:
+    client = read_first(health)
+    send(client, "/consents/care", {"answer": "given"})
+    say(client, "I slept badly.", "m-1")
+    health.draft()
+    send(client, "/consents/care", {"answer": "withdrawn"})
+    assert [d.state for d in health.drafts()] == ["expired"]
+    with health.store.read() as unit:
+        assert [task.kind for task in unit.tasks.open()] == ["consent_withdrawn"]
+    say(client, DANGER, "m-2")  # somebody in danger is heard, whatever was agreed to
+    assert health.thread().state == "risk_held"
+    page = health.client("clinician").get(f"/inbox/{health.thread().id}").text
+    assert "took back the consent to care" in page
+    desk, clara, thread = health.desk.clinic, health.site.ids["clinician"], health.thread().id
+    desk.take_over(thread, by=clara)
+    desk.lower_risk(thread, "none", by=clara, reason="We spoke.")
+    desk.give_back(thread, by=clara, reason="We spoke.")
+    say(client, "And again I slept badly.", "m-3")
+    with health.store.read() as unit:
+        assert [job.state for job in unit.jobs.of(health.thread().id) if job.state == "queued"] == []
+
+
+def test_without_the_switch_the_first_word_needs_no_consent(clinic: Clinic) -> None:
+    client = read_first(clinic)
+    assert 'name="text"' in client.get("/talk").text
+    assert say(client, "Hello", "m-1").status_code == 303
+
+
+# ---------------------------------------------------------------------- recording
+
+
+@pytest.mark.parametrize("answer", ["given", "withdrawn"])
+def test_recording_is_asked_by_itself_and_care_goes_on_either_way(clinic: Clinic, answer: str) -> None:
+    client = read_first(clinic)
+    page = client.get("/talk").text
+    assert "May we use a transcript?" in page
+    assert 'name="text"' in page  # the question does not stand in the way
+    with clinic.store.read() as unit:
+        assert unit.notices.last(clinic.site.ids["help_seeker"], "recording") is not None
+    send(client, "/consents/recording", {"answer": answer}, page="/talk")
+    page = client.get("/talk").text
+    assert "May we use a transcript?" not in page
+    assert say(client, "Hello", "m-1").status_code == 303
+    seen = clinic.client("clinician").get(f"/inbox/{clinic.thread().id}").text
+    assert f"Recording and transcripts: <b>{'yes' if answer == 'given' else 'no'}</b>" in seen
+
+
+def test_without_the_switch_recording_is_not_asked(tmp_path: Path, clock: Clock) -> None:
+    clinic = with_switches(tmp_path, clock, recording_consent="off")
+    assert "May we use a transcript?" not in read_first(clinic).get("/talk").text
+    clinic.store.close()
+
+
+# ---------------------------------------------------------------------- the ledger
+
+
+def test_each_purpose_has_a_page_that_says_what_taking_it_back_cannot_undo(clinic: Clinic) -> None:
+    client = read_first(clinic)
+    for purpose, said in (
+        ("care", "stays until it is deleted"),
+        ("recording", "already stay in the record"),
+        ("quality_review", "cannot be taken back"),
+        ("training", "cannot forget on its own"),
+        ("research", "stay published"),
+    ):
+        page = client.get(f"/consents/{purpose}").text
+        assert said in page
+        assert "The answer is no." in page
+
+
+def test_where_no_ledger_is_kept_the_pages_are_not_there(tmp_path: Path, clock: Clock) -> None:
+    clinic = with_switches(tmp_path, clock, consent_ledger="off", recording_consent="off")
+    client = clinic.begun()
+    assert client.get("/consents").status_code == 404
+    assert send(client, "/consents/training", {"answer": "given"}, page="/me").status_code == 404
+    assert "kept on paper" in client.get("/me").text
+    say(client, "Hello", "m-1")
+    assert "kept on paper" in clinic.client("clinician").get(f"/inbox/{clinic.thread().id}").text
+    clinic.store.close()
+
+
+def test_a_consent_that_is_needed_keeps_the_ledger_whatever_its_switch(tmp_path: Path, clock: Clock) -> None:
+    clinic = with_switches(tmp_path, clock, consent_ledger="off", recording_consent="on")
+    assert clinic.begun().get("/consents").status_code == 200
+    clinic.store.close()

@@ -1,0 +1,121 @@
+"""Reports of problems: from every page, sealed, dealt with by a supervisor; danger in them is not overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import server_kit
+
+server_kit.require()
+
+from clinic_kit import Clinic, make_clinic, say, send
+from test_clinic_consents import with_switches
+
+from heedful.review import reports
+from store_kit import Clock
+
+WORDS = "The answer yesterday was zzplantedzz and it hurt."
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, clock: Clock) -> Iterator[Clinic]:
+    made = make_clinic(tmp_path, clock=clock)
+    yield made
+    made.store.close()
+
+
+PAGES = {
+    "help_seeker": ("/talk", "/me", "/check-ins", "/account", "/inbox"),
+    "clinician": ("/inbox", "/tasks"),
+    "supervisor": ("/supervision",),
+    "admin": ("/admin",),
+}
+
+
+@pytest.mark.parametrize("role", PAGES)
+def test_the_way_to_it_is_on_every_page(clinic: Clinic, role: str) -> None:
+    client = clinic.begun() if role == "help_seeker" else clinic.client(role)
+    for path in PAGES[role]:
+        assert 'href="/report"' in client.get(path).text, path  # on a refusal too
+    assert 'name="kind"' in client.get("/report").text
+
+
+def test_without_an_account_it_says_whom_to_reach(clinic: Clinic) -> None:
+    client = clinic.site.client()
+    for path in ("/sign-in", "/resources"):
+        page = client.get(path).text
+        assert "Without an account you reach us at office@clinic.example" in page
+        assert 'href="/report"' not in page
+    assert client.get("/report").status_code == 303  # the form needs one
+
+
+def test_a_report_is_read_by_a_supervisor_and_by_nobody_else(clinic: Clinic) -> None:
+    answer = send(clinic.begun(), "/report", {"kind": "hurtful", "text": WORDS})
+    assert "has arrived" in answer.text
+    susan, root = clinic.client("supervisor"), clinic.client("admin")
+    assert "open: 1" in susan.get("/supervision").text
+    assert WORDS in susan.get("/reports").text
+    page = root.get("/admin").text
+    assert "Something hurt me" in page
+    assert "zzplantedzz" not in page
+    for role in ("admin", "clinician", "help_seeker"):
+        assert clinic.client(role).get("/reports").status_code == 403
+    (found,) = reports.listed(clinic.store)
+    assert (found.kind, found.role, found.state) == ("hurtful", "help_seeker", "open")
+    with clinic.store.read() as unit:
+        (task,) = unit.tasks.open()
+        assert task.kind == "report"
+        assert "zzplantedzz" not in str(unit.audit.all()) + str(task.text)
+
+
+def test_it_is_closed_with_an_outcome_and_its_task_with_it(clinic: Clinic) -> None:
+    send(clinic.begun(), "/report", {"kind": "wrong", "text": WORDS})
+    susan = clinic.client("supervisor")
+    (found,) = reports.listed(clinic.store)
+    with clinic.store.read() as unit:
+        (task,) = unit.tasks.open()
+    values = {"version": "1", "outcome": "It was my words."}
+    assert send(susan, f"/tasks/{task.id}/done", values, page="/tasks").status_code == 409
+    path = f"/reports/{found.id}/close"
+    assert send(susan, path, {"version": "1", "outcome": " "}, page="/reports").status_code == 409
+    assert send(susan, path, {"version": "1", "outcome": "Spoken with the team."}, page="/reports").status_code == 303
+    assert send(susan, path, {"version": "1", "outcome": "Again."}, page="/reports").status_code == 409
+    with clinic.store.read() as unit:
+        assert unit.tasks.open() == ()
+    assert reports.listed(clinic.store)[0].state == "closed"
+
+
+@pytest.mark.parametrize("values", [{"kind": "hurtful", "text": " "}, {"kind": "fun", "text": "x"}, {"text": "x"}])
+def test_what_cannot_be_kept_is_said(clinic: Clinic, values: dict[str, str]) -> None:
+    assert send(clinic.begun(), "/report", values).status_code == 400
+    assert reports.listed(clinic.store) == ()
+
+
+def test_danger_in_a_report_opens_the_lines_and_asks_a_person_to_look(clinic: Clinic) -> None:
+    client = clinic.begun()
+    say(client, "Hello", "m-1")
+    page = send(client, "/report", {"kind": "other", "text": "I am going to kill myself tonight."}).text
+    assert "You are not alone with this" in page
+    assert "988" in page
+    with clinic.store.read() as unit:
+        found = {task.kind: task for task in unit.tasks.open()}
+        assert found["look"].thread_id == clinic.thread().id
+        assert (found["look"].due_at - unit.now()).total_seconds() == 15 * 60
+
+
+def test_where_the_profile_has_no_button_there_is_none(tmp_path: Path, clock: Clock) -> None:
+    clinic = with_switches(tmp_path, clock, report_button="off")
+    client = clinic.begun()
+    assert 'href="/report"' not in client.get("/talk").text
+    assert client.get("/report").status_code == 404
+    assert send(client, "/report", {"kind": "other", "text": "x"}, page="/me").status_code == 404
+    assert clinic.client("supervisor").get("/reports").status_code == 404
+    clinic.store.close()
