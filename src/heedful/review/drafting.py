@@ -72,7 +72,7 @@ class Drafter:
             return "nothing"
         turn = str(job.payload["turn"])
         with store.read() as unit:
-            talk = conversation(unit, job.thread_id, last=self.last)
+            talk = conversation(unit, job.thread_id, last=self.last, strategies="added")
         try:
             made = self.writer.propose(talk, key=f"{job.thread_id}/{turn}")
         except HeedfulError as err:
