@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -387,6 +388,29 @@ def test_a_persons_own_record_holds_what_is_kept_and_counts_what_was_not_sent(at
     assert "ZZ" not in str(record)
     with pytest.raises(NotFoundError):
         own_record(at.store, at.clara)
+
+
+def test_a_strategy_is_remembered_for_words_that_were_sent_as_the_model_wrote_them(at: Service) -> None:
+    """The next prompt of a model with strategies is written as in training; edited words have none that is known."""
+
+    class Planning(Scripted):
+        def propose(self, conversation: Any, *, key: str) -> Any:
+            strategy = {"set": "esconv_strategy", "name": "Question", "by": "model"}
+            return replace(super().propose(conversation, key=key), reasons={"strategy": strategy})
+
+    writer = Planning()
+    drafter = Drafter(at.clinic, writer, name="planner")
+    for n, decide in enumerate(
+        (lambda d: at.clinic.approve(d, by=at.clara), lambda d: at.clinic.edit(d, "Mine.", by=at.clara))
+    ):
+        at.say(f"message {n}")
+        assert drafter.once() == "drafted"
+        decide(at.drafts("drafted")[0].id)
+    at.say("and now")
+    assert drafter.once() == "drafted"
+    said = writer.seen[-1].turns
+    assert [t.label("esconv_strategy") for t in said] == [None, "Question", None, None, None]
+    assert [t.extra["sequence"] for t in said] == [1, 2, 3, 4, 5]
 
 
 # ---------------------------------------------------------------------- belief

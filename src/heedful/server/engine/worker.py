@@ -27,6 +27,8 @@ BACKENDS: Final = Registry(
         "xllamacpp": "heedful.server.engine.llama:LlamaBackend",
         "transformers": "heedful.server.engine.local:TransformersBackend",
         "openai": "heedful.server.engine.remote:RemoteBackend",
+        "belief": "heedful.server.engine.readers:BeliefBackend",
+        "readers": "heedful.server.engine.readers:ReadersBackend",
     },
 )
 """Name -> class with `__init__(options)` and `write`. From outside: `module:class`."""

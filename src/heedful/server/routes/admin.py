@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
@@ -24,6 +25,7 @@ from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/admin", include_in_schema=False)
 Short = Annotated[str, Form(max_length=300)]
+READERS = ("emotion", "strategy", "knowledge")
 STAFF = invitations.MAY_INVITE["admin"]
 
 
@@ -38,6 +40,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         users = [user for user in unit.users.all() if user.role in STAFF]
         seekers = len(unit.users.all(role="help_seeker"))
         last, rows = unit.audit.last(), unit.audit.all(after=0, limit=1)
+        counted = unit.counters.all()
         factors = {user.id: (f := Factor.read(user.totp_secret)) is not None and f.on for user in users}
     today = desk.now().date()
     table = desk.directory.table()
@@ -52,6 +55,9 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "sources": desk.profile.sources,
         "switches": [(name, _value(desk.profile.switches[name]), s.meaning) for name, s in SWITCHES.items()],
         "workers": desk.workers,
+        "second": desk.second,
+        **{name: counted.get((name, str(today.year)), 0) for name in ("beliefs_raised", "beliefs_failed")},
+        "readers": [(name, Path(value).name) for name in READERS if (value := getattr(server.config, name))],
         "last": last,
         "any_audit": bool(rows),
         "verdict": None,
