@@ -2,7 +2,8 @@
 
     strategy     "Question", or {"name": "Question", "distribution": {"Question": 0.6, "Reflection": 0.3},
                  "by": "model" (it chose) or the name of a scorer (which read the conversation), "rule": "argmax"}
-    emotion      [{"turn": 3, "values": {"sadness": 0.7}, "evidence": "no point in"}], oldest first
+    emotion      [{"turn": 3, "values": {"sadness": 0.7}, "evidence": "no point in"}], oldest first; the evidence is
+                 that of the strongest
     sources      [{"id": "case:17", "title": "...", "text": "...", "score": 0.6, "index": "...", "vetted_by": "..."}]
     screened     [{"id": "case:9", "why": "medicine"}], found and stopped by the screen
     not_read     {"what": ["emotion"], "why": "late"}, a reader that said nothing in time
@@ -122,7 +123,8 @@ def _strategy(found: Any) -> tuple[str, tuple[tuple[str, float], ...]]:
 def _mark(found: Any) -> Mark | None:
     if not isinstance(found, Mapping) or not isinstance(found.get("values"), Mapping):
         return None
-    values = {str(k): p for k, v in found["values"].items() if (p := _share(v)) is not None}
+    pairs = [(str(k), p) for k, v in found["values"].items() if (p := _share(v)) is not None]
+    values = dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))  # the store keeps no order of keys
     turn = found.get("turn")
     if not values or not isinstance(turn, int):
         return None
@@ -137,7 +139,7 @@ def _source(found: Any) -> Source | None:
     score = found.get("score")
     return Source(
         id=str(found["id"]),
-        title=str(found.get("title", "")),
+        title=str(found.get("title") or found.get("name") or ""),
         text=str(found.get("text", "")),
         score=float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None,
         index=str(found.get("index", "")),
