@@ -515,6 +515,7 @@ def test_a_message_is_read_once_however_often_it_is_sent(at: Service) -> None:
 def test_a_belief_is_shown_nothing_that_came_later(at: Service) -> None:
     at.clinic.belief = belief = Says(0.0, 0.0)
     at.say("I slept badly.")
+    at.clock.forward(seconds=1)
     at.say("And the day was long.")
     read(at)
     assert [said[-1].text for said in belief.seen] == ["I slept badly.", "And the day was long."]

@@ -34,7 +34,6 @@ from heedful.server.clinic import make_desk, profile_of
 from heedful.server.config import ServeConfig
 from heedful.server.engine.host import Limits, WorkerEngine
 from heedful.server.engine.readers import course, follows, planner_of
-from heedful.server.engine.worker import Job, Written
 from heedful.server.readers import ReadBelief, SecondReader
 from heedful.server.serve import engine_of
 from heedful.server.writer import EngineWriter, Permitted
@@ -374,33 +373,6 @@ def test_the_admin_sees_why_a_belief_does_not_run(made: Path, tmp_path: Path) ->
 # ---------------------------------------------------------------------- the second reader, and its faults
 
 
-class Slow:
-    """A back end of a belief that never answers in time, and ignores being told to stop."""
-
-    name, streams = "slow", 1
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        del options
-
-    def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
-        time.sleep(600)
-        return Written(finish="stop")
-
-
-class Broken(Slow):
-    """One that raises, with words in its message."""
-
-    def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
-        raise RuntimeError(str(job.conversation))
-
-
-class Talkative(Slow):
-    """One that says what no belief says."""
-
-    def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
-        return Written(finish="stop", why={"thoughts": 7, "immediate": -1, "model": "x"})
-
-
 @pytest.fixture
 def second(tmp_path: Path, made: Path) -> Iterator[Callable[..., Clinic]]:
     """A clinic with a belief in a process of its own: that of the folder, or a broken one."""
@@ -442,18 +414,20 @@ def test_a_belief_in_its_own_process_raises_what_no_rule_knows(second: Callable[
 
 @pytest.mark.parametrize("backend", ["Slow", "Broken", "Talkative"])
 def test_a_belief_that_is_slow_or_broken_delays_and_lowers_nothing(second: Callable[..., Clinic], backend: str) -> None:
-    at = second(f"test_server_readers:{backend}", limit=0.3)
+    at = second(f"faulty_readers:{backend}", limit=0.3)
     client = at.begun()
     begun = time.monotonic()
     assert say(client, "I slept badly.", "m-1").status_code in (200, 303)
     assert time.monotonic() - begun < 5, "a slow belief would have taken minutes"
     say(client, "I am going to kill myself tonight.", "m-2")
     assert at.thread().state == "risk_held", "rules need no model"
-    for _ in range(6):
+    for _ in range(2):
         assert reader_of(at).work() is False
     assert at.thread().state == "risk_held"
     with at.store.read() as unit:
-        assert unit.counters.all()["beliefs_failed", str(at.desk.now().year)] == 2
+        waiting = [job for job in unit.jobs.of(at.thread().id) if job.kind == "belief"]
+        assert len(waiting) == 2, "they are tried again"
+        assert {job.error for job in waiting} <= {"EngineError", "ConfigError", None}
         assert "slept" not in str([(e.action, e.facts) for e in unit.audit.all(after=0, limit=500)])
 
 

@@ -3,8 +3,9 @@
     "nobody calls me any more"  sadness 0.81
     "       calls me any more"          0.44    -> rests on "nobody"
 
-What is compared is the log-odds of the label, which still tell words apart where a scorer is all but certain. It is deterministic, works for every kind of features, and says something about the scorer alone: which words moved it.
-It does not say why somebody feels something, nor that the scorer is right. A long text is narrowed down: the part of it
+What is compared is the log-odds of the label, which still tell words apart where a scorer is all but certain. It is
+deterministic, works for every kind of features, and says something about the scorer alone: which words moved it. It
+does not say why somebody feels something, nor that the scorer is right. A long text is narrowed down: the part of it
 that moves the scorer most is taken apart again.
 """
 
