@@ -49,12 +49,24 @@ REASONS: dict[str, Any] = {
     "strategy": {
         "name": "Reflection of feelings",
         "distribution": {"Reflection of feelings": 0.52, "Question": 0.31, "Affirmation": 0.12, "Information": 0.05},
+        "by": "model",
+        "rule": "argmax",
     },
     "emotion": [
         {"turn": 1, "values": {"sadness": 0.42, "fear": 0.31}, "evidence": "could not sleep again"},
         {"turn": 3, "values": {"sadness": 0.55, "fear": 0.63}, "evidence": "everything I might have got wrong"},
     ],
-    "sources": [{"id": "case:17", "title": "Lying awake", "text": "Ask what the nights are like before any advice."}],
+    "sources": [
+        {
+            "id": "case:17",
+            "title": "Lying awake",
+            "text": "Ask what the nights are like before any advice.",
+            "score": 0.61,
+            "index": "knowledge/v1#4be1c0a2",
+            "vetted_by": "R. Vale",
+            "date": "2026-10-01",
+        }
+    ],
     "plan": ["Name what the nights are like", "One open question"],
     "prompt": {"name": "draft.txt", "hash": "b71c2f0a93d4e815"},
     "uncertainty": 0.38,

@@ -99,12 +99,12 @@ class Clinic:
             return [d for d in unit.drafts.of(self.thread().id) if state in (None, d.state)]
 
 
-def make_clinic(folder: Path, *, clock: Any = None, house: str = HOUSE, **settings: Any) -> Clinic:
+def make_clinic(folder: Path, *, clock: Any = None, house: str = HOUSE, engine: Any = None, **settings: Any) -> Clinic:
     """A clinic with one account of each role."""
     from heedful.server.clinic import make_desk
 
     (folder / "clinic.toml").write_text(house, "utf-8")
-    site = make_site(folder, clock=clock, **{"requests_per_minute": 100_000, **settings})
+    site = make_site(folder, clock=clock, engine=engine, **{"requests_per_minute": 100_000, **settings})
     writer = Writer()
     site.app.state.desk = make_desk(site.app.state.server, writer=writer)
     return Clinic(site=site, writer=writer)

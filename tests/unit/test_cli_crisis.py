@@ -62,3 +62,12 @@ def test_a_belief_only_adds(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
     _, alone, _ = call("eval", "crisis", "--json")
     for with_belief, rules in zip(json.loads(out)["rows"], json.loads(alone)["rows"], strict=True):
         assert with_belief["found"] >= rules["found"]
+
+
+def test_what_to_do_with_a_belief_is_said_when_it_is_trained(tmp_path: Path) -> None:
+    from heedful.cli.train import _next
+
+    said = _next(tmp_path, {"method": "belief"})
+    assert f"heedful eval crisis --belief {tmp_path}" in said
+    assert f"heedful serve belief={tmp_path}" in said
+    assert "chat" not in said

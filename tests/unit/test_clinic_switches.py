@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ import server_kit
 
 server_kit.require()
 
+from belief_kit import VEILED, toy_belief
 from clinic_kit import HOUSE, Clinic, make_clinic, say, send
 
 from heedful.profiles import SWITCHES, Value, matrix
 from heedful.review import watching
-from heedful.safety.policy import Belief, OperatingPoint
 from store_kit import Clock
 
 OTHERS = {"protocol_page", "name_filter", "impact_assessment", "approval_number", "reports"}
@@ -136,27 +135,19 @@ def emotion_evidence(clinic: Clinic) -> object:
     return "anger" in drafted(clinic)
 
 
-class Worried:
-    """A classifier that finds everything a little worrying."""
-
-    point = OperatingPoint(
-        model="worried",
-        thoughts=0.5,
-        immediate=0.99,
-        recall_target=0.7,
-        recall=0.9,
-        evaluation="0" * 16,
-        day=date(2026, 11, 22),
-    )
-
-    def __call__(self, said: object) -> Belief:
-        return Belief(thoughts=0.9, immediate=0.1, model="worried")
-
-
 def risk_belief(clinic: Clinic) -> object:
-    say(anna(clinic), "The bus was late today.", "m-1")
-    page = clinic.client("admin").get("/admin").text
-    return clinic.thread().risk_level, "asks counsel first" in page
+    for engine in clinic.desk.engines:
+        engine.start()
+    try:
+        say(anna(clinic), VEILED, "m-1")
+        for worker in clinic.desk.workers:
+            if worker.name == "belief":
+                worker.work()
+        page = clinic.client("admin").get("/admin").text
+        return clinic.thread().risk_level, "the profile asks for counsel" in page
+    finally:
+        for engine in clinic.desk.engines:
+            engine.stop()
 
 
 def notice_before_use(clinic: Clinic) -> object:
@@ -291,7 +282,6 @@ NEEDS: dict[str, dict[str, Any]] = {
     "notice_proof": {"switches": {"notice_at_start": "on"}},
     "transcript_days": {"switches": {"notice_before_use": "screen"}},
     "note_review": {"switches": {"drafts": "notes-only"}},
-    "risk_belief": {"belief": "test_clinic_switches:Worried"},
 }
 """What a case needs beside its switch."""
 TIMED: dict[str, tuple[bool, dict[int, dict[str, float]]]] = {
@@ -305,7 +295,11 @@ TIMED: dict[str, tuple[bool, dict[int, dict[str, float]]]] = {
 def met(folder: Path, name: str, value: Value) -> object:
     """What one value of one switch shows."""
     folder.mkdir()
-    with clinic_with(folder, name, value, **NEEDS.get(name, {})) as clinic:
+    more = dict(NEEDS.get(name, {}))
+    if name == "risk_belief":
+        toy_belief(folder / "belief")
+        more["belief"] = str(folder / "belief")
+    with clinic_with(folder, name, value, **more) as clinic:
         return SHOWS[name](clinic)
 
 
@@ -371,11 +365,7 @@ def test_the_audit_is_kept_whatever_else_is_deleted(tmp_path: Path) -> None:
 
 
 def test_counsel_lets_the_classifier_run(tmp_path: Path) -> None:
-    with clinic_with(
-        tmp_path,
-        "risk_belief",
-        "counsel",
-        belief="test_clinic_switches:Worried",
-        house=HOUSE + 'counsel = "K. Example, 2026-11-20"\n',
-    ) as clinic:
+    toy_belief(tmp_path / "belief")
+    word = '[risk_belief]\ncounsel = "K. Example"\nconfirmed = 2026-11-20\n'
+    with clinic_with(tmp_path, "risk_belief", "counsel", belief=str(tmp_path / "belief"), house=HOUSE + word) as clinic:
         assert clinic.desk.clinic.belief is not None

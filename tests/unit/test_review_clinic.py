@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ pytest.importorskip("sqlalchemy", reason="run: pip install 'heedful[serve]'")
 from review_kit import Scripted, Service, service
 
 from heedful.errors import ConflictError, DataError, NotFoundError, TransitionError
+from heedful.review.believing import Believer
 from heedful.review.clinic import LONGEST
 from heedful.review.drafting import Drafter
 from heedful.review.inbox import inbox
@@ -387,6 +390,29 @@ def test_a_persons_own_record_holds_what_is_kept_and_counts_what_was_not_sent(at
         own_record(at.store, at.clara)
 
 
+def test_a_strategy_is_remembered_for_words_that_were_sent_as_the_model_wrote_them(at: Service) -> None:
+    """The next prompt of a model with strategies is written as in training; edited words have none that is known."""
+
+    class Planning(Scripted):
+        def propose(self, conversation: Any, *, key: str) -> Any:
+            strategy = {"set": "esconv_strategy", "name": "Question", "by": "model"}
+            return replace(super().propose(conversation, key=key), reasons={"strategy": strategy})
+
+    writer = Planning()
+    drafter = Drafter(at.clinic, writer, name="planner")
+    for n, decide in enumerate(
+        (lambda d: at.clinic.approve(d, by=at.clara), lambda d: at.clinic.edit(d, "Mine.", by=at.clara))
+    ):
+        at.say(f"message {n}")
+        assert drafter.once() == "drafted"
+        decide(at.drafts("drafted")[0].id)
+    at.say("and now")
+    assert drafter.once() == "drafted"
+    said = writer.seen[-1].turns
+    assert [t.label("esconv_strategy") for t in said] == [None, "Question", None, None, None]
+    assert [t.extra["sequence"] for t in said] == [1, 2, 3, 4, 5]
+
+
 # ---------------------------------------------------------------------- belief
 
 
@@ -399,6 +425,7 @@ class Says:
         from heedful.safety.policy import OperatingPoint
 
         self.thoughts, self.immediate, self.down = thoughts, immediate, False
+        self.seen: list[Any] = []
         self.point = OperatingPoint(
             model="b-1",
             thoughts=0.3,
@@ -409,24 +436,90 @@ class Says:
             day=date(2026, 1, 1),
         )
 
+    @property
+    def asked(self) -> int:
+        return len(self.seen)
+
     def __call__(self, said):  # type: ignore[no-untyped-def]
         from heedful.safety.policy import Belief
 
+        self.seen.append(said)
         if self.down:
             raise RuntimeError("SECRET words")
         return Belief(thoughts=self.thoughts, immediate=self.immediate, model="b-1")
 
 
-def test_a_belief_escalates_what_no_rule_knows(at: Service) -> None:
+VEILED = "Everything is packed and the keys are on the table."
+
+
+def read(at: Service) -> list[str]:
+    """Let the second reader see to every message that waits."""
+    reader, done = Believer(at.clinic, name="reader"), []
+    while (one := reader.once()) != "nothing":
+        done.append(one)
+    return done
+
+
+def test_a_belief_raises_what_no_rule_knows_after_the_acknowledge(at: Service) -> None:
     at.clinic.belief = Says(0.9, 0.8)
-    at.say("Everything is packed and the keys are on the table.")
+    receipt = at.say(VEILED)
+    assert receipt.outcome is not None
+    assert at.state() == "ai_assisted", "the message is acknowledged before anybody asked the model"
+    assert receipt.job is not None
+    assert read(at) == ["raised"]
     assert at.state() == "risk_held"
+    assert at.tasks() == ["takeover"]
+    assert at.drafter.once() == "nothing", "what was to be drafted is not drafted any more"
+    with at.store.read() as unit:
+        event = unit.risk_events.of(at.thread)[-1]
+        assert (event.action, event.source, event.rules) == ("believed", "model", ("b-1",))
+
+
+def test_a_draft_that_waits_is_taken_away_when_a_belief_raises(at: Service) -> None:
+    at.clinic.belief = Says(0.9, 0.8)
+    at.say(VEILED)
+    assert at.drafter.once() == "drafted"
+    assert read(at) == ["raised"]
+    assert at.drafts("drafted") == []
 
 
 def test_a_belief_never_takes_anything_away(at: Service) -> None:
     at.clinic.belief = Says(0.0, 0.0)
     at.say(DANGER)
+    held = at.turns()
+    assert read(at) == ["heard"]
     assert at.state() == "risk_held"
+    assert at.turns() == held
+
+
+def test_a_belief_that_agrees_with_the_rules_says_nothing_twice(at: Service) -> None:
+    at.clinic.belief = Says(0.9, 0.9)
+    at.say(DANGER)
+    held = at.turns()
+    assert read(at) == ["heard"]
+    assert at.turns() == held
+    assert at.tasks() == ["takeover"]
+
+
+def test_a_message_is_read_once_however_often_it_is_sent(at: Service) -> None:
+    at.clinic.belief = belief = Says(0.9, 0.8)
+    at.say(VEILED, "same")
+    assert at.say(VEILED, "same").again
+    assert belief.asked == 0, "nobody is asked while a message is received"
+    assert read(at) == ["raised"]
+    assert at.say(VEILED, "same").again
+    assert read(at) == []
+    assert belief.asked == 1
+
+
+def test_a_belief_is_shown_nothing_that_came_later(at: Service) -> None:
+    at.clinic.belief = belief = Says(0.0, 0.0)
+    at.say("I slept badly.")
+    at.clock.forward(seconds=1)
+    at.say("And the day was long.")
+    read(at)
+    assert [said[-1].text for said in belief.seen] == ["I slept badly.", "And the day was long."]
+    assert [len(said) for said in belief.seen] == [1, 2]
 
 
 def test_a_belief_that_fails_leaves_the_rules(at: Service) -> None:
@@ -436,5 +529,26 @@ def test_a_belief_that_fails_leaves_the_rules(at: Service) -> None:
     assert at.state() == "ai_assisted"
     at.say(DANGER)
     assert at.state() == "risk_held"
+    assert read(at) == ["failed"] * 6, "each message is tried three times"
+    assert at.state() == "risk_held"
     with at.store.read() as unit:
         assert unit.counters.all()["beliefs_failed", "2026"] == 2
+        assert "SECRET" not in str([(e.action, e.facts) for e in unit.audit.all(after=0, limit=500)])
+
+
+def test_a_belief_in_a_conversation_that_a_person_has_tells_that_person(at: Service) -> None:
+    at.clinic.belief = Says(0.9, 0.8)
+    at.clinic.take_over(at.thread, by=at.clara)
+    at.say(VEILED)
+    assert read(at) == ["raised"]
+    assert at.state() == "human_owned"
+    assert "takeover" in at.tasks()
+
+
+def test_a_reader_that_was_killed_loses_no_message(at: Service) -> None:
+    at.clinic.belief = Says(0.9, 0.8)
+    at.say(VEILED)
+    assert at.store.run(lambda unit: unit.jobs.take("dead", lease=timedelta(minutes=1), kinds=["belief"]))
+    assert read(at) == []
+    at.clock.forward(minutes=2)
+    assert read(at) == ["raised"]

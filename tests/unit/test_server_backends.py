@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from conftest import needs
 from heedful.errors import ConfigError, DataError, EngineError, MissingExtraError, RunError
+from heedful.formats import make
 from heedful.models.embedded import SMOLLM2, packaged_file
 from heedful.models.llama_cpp import _library
 from heedful.server.embeddings import MiniLM
@@ -28,7 +30,7 @@ from heedful.server.engine.host import WorkerEngine
 from heedful.server.engine.remote import RemoteBackend
 from heedful.server.engine.texts import Stops, conversation_of
 from heedful.server.engine.worker import Job, Written
-from heedful.testing import conversation, save_tiny
+from heedful.testing import conversation, save_tiny, tiny_model
 
 USUAL = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "seed": 3, "stop": []}
 
@@ -148,6 +150,18 @@ def tiny_run(folder: Path, fmt: str = "chat") -> Path:
     return run
 
 
+def planning_run(folder: Path) -> Path:
+    """A run in a format with strategies: its tokenizer has their tokens, as training puts them there."""
+    causal = tiny_model(seed=4)
+    causal.tokenizer.add_special_tokens({"additional_special_tokens": list(make("strategy").markers)})
+    causal.model.resize_token_embeddings(len(causal.tokenizer), mean_resizing=False)
+    run = folder / "planning"
+    causal.model.save_pretrained(str(run))
+    causal.tokenizer.save_pretrained(str(run))
+    (run / "config.resolved.yaml").write_text("format: {name: strategy}\n", "utf-8")
+    return run
+
+
 def test_llama_and_transformers_write_the_same_in_the_format_of_the_run(tmp_path: Path) -> None:
     need_llama()
     from heedful.models.causal import load
@@ -187,12 +201,78 @@ def test_transformers_streams_stops_and_cancels(tmp_path: Path) -> None:
         write(local, system)
 
 
-def test_plans_of_a_format_come_back_beside_the_words(tmp_path: Path) -> None:
+def wanted(*texts: str, **options: Any) -> Job:
+    return replace(spoken(*texts, **options), reasons="wanted")
+
+
+def test_a_strategy_is_chosen_as_in_a_chat_and_comes_back_with_its_reasons(tmp_path: Path) -> None:
+    """Both engines, and `heedful chat` on the same run: the same eight probabilities and the same choice."""
+    need_llama()
+    from heedful.cli.chat import open_talk
+    from heedful.models.causal import load
+    from heedful.models.gguf import export_gguf
+    from heedful.server.engine.llama import LlamaBackend
     from heedful.server.engine.local import TransformersBackend
 
-    local = TransformersBackend({"model": str(tiny_run(tmp_path, "{name: strategy}")), "context": 512})
-    _, done = write(local, spoken("I slept badly."))
-    assert isinstance(done.plan, dict)
+    run = planning_run(tmp_path)
+    talk = open_talk(str(run), max_new_tokens=8, temperature=0.0, top_p=1.0, seed=3)
+    talk.say("I slept badly.")
+    said = talk.reply()
+    expected = talk.thought["probabilities"]["esconv_strategy"]
+    file = export_gguf(load(str(run)), run / "model-f32.gguf", precision="f32")
+    local = TransformersBackend({"model": str(run), "context": 512})
+    llama = LlamaBackend({"model": str(file), "streams": 1, "context": 512, "cache_mib": 0, "threads": 1})
+    for backend in (local, llama):
+        text, done = write(backend, wanted("I slept badly."))
+        strategy = done.why["strategy"]
+        assert strategy["distribution"] == pytest.approx(expected, abs=2e-3)
+        assert len(strategy["distribution"]) == 8
+        assert strategy["name"] == done.plan["esconv_strategy"] == said.plan["esconv_strategy"]
+        assert (strategy["rule"], strategy["by"]) == ("argmax", "model")
+        assert 0 < done.why["uncertainty"] < 1
+        assert not any(mark in text for mark in make("strategy").markers)
+        assert len(backend.version) == 16
+        assert write(backend, spoken("I slept badly."))[1].why == {}, "reasons are given where they are wanted"
+    assert local.version != llama.version, "another file is another version"
+
+
+def test_how_sure_both_engines_are_is_the_same_number(tmp_path: Path) -> None:
+    """At temperature 1, whatever the words were drawn with, and without the end token."""
+    need_llama()
+    from heedful.models.causal import load
+    from heedful.models.gguf import export_gguf
+    from heedful.server.engine.llama import LlamaBackend
+    from heedful.server.engine.local import TransformersBackend
+
+    run = planning_run(tmp_path)
+    file = export_gguf(load(str(run)), run / "model-f32.gguf", precision="f32")
+    job_ = wanted("I slept badly.", "What kept you awake?", "My work.", max_tokens=12)
+    llama = LlamaBackend({"model": str(file), "streams": 1, "context": 512, "cache_mib": 0, "threads": 1})
+    one = write(llama, job_)
+    two = write(TransformersBackend({"model": str(run), "context": 512}), job_)
+    assert one[0] == two[0]
+    assert one[1].why["uncertainty"] == pytest.approx(two[1].why["uncertainty"], abs=2e-3)
+    hot = replace(job_, options={**job_.options, "temperature": 1.7})
+    drawn = write(TransformersBackend({"model": str(run), "context": 512}), hot)[1]
+    assert drawn.why["uncertainty"] > two[1].why["uncertainty"], "words that the model held improbable"
+
+
+def test_a_rule_of_choice_is_kept_and_gold_is_refused(tmp_path: Path) -> None:
+    from heedful.server.engine.local import TransformersBackend
+
+    run = planning_run(tmp_path)
+    drawn = TransformersBackend({"model": str(run), "context": 512, "plan": "sample"})
+    found = {write(drawn, wanted("I slept badly.", seed=n))[1].why["strategy"]["name"] for n in range(12)}
+    assert len(found) > 1, "drawn, not always the most probable"
+    forced = TransformersBackend({"model": str(run), "context": 512, "plan": "Question"})
+    given_ = write(forced, wanted("I slept badly."))[1].why["strategy"]
+    assert (given_["name"], given_["rule"]) == ("Question", "given")
+    with pytest.raises(ConfigError, match="Nobody knows the right strategy"):
+        TransformersBackend({"model": str(run), "context": 512, "plan": "gold"})
+    with pytest.raises(ConfigError, match="needs a format whose replies begin with one marker"):
+        TransformersBackend({"model": str(tiny_run(tmp_path)), "context": 512, "plan": "argmax"})
+    with pytest.raises(ConfigError, match=r"has no entry for \[Question\] and 7 others"):
+        TransformersBackend({"model": str(tiny_run(tmp_path, "{name: strategy}")), "context": 512})
 
 
 # ---------------------------------------------------------------------- finding the file

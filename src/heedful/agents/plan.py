@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from heedful import classify, taxonomy
-from heedful.agents.plan_mix import PlanMix, load_mix
+from heedful.agents.plan_mix import MIX, PlanMix, load_mix
 from heedful.classify import LabelModel
 from heedful.errors import ConfigError, DataError, unknown
 from heedful.formats import Format
@@ -119,6 +120,17 @@ class PlanSetting:
             top_p=self.config.top_p,
         )
 
+    def check_vocabulary(self, vocabulary: Mapping[str, int]) -> None:
+        """Raises:
+        ConfigError: the tokenizer lacks a marker, so the model was not trained in this format.
+        """
+        missing = [marker for marker in self.markers.values() if marker not in vocabulary]
+        if missing:
+            raise ConfigError(
+                f"The tokenizer of this model has no entry for {missing[0]} and {len(missing) - 1} others, so it was "
+                "not trained to write a strategy; train it with format: strategy, or take another model."
+            )
+
     def asked(self, contexts: Sequence[Conversation]) -> Floats:
         """What the scorers add to the log-probabilities of the replies that follow, (N, K)."""
         found = asked(self.readers, list(self.markers), contexts)
@@ -179,6 +191,23 @@ def settle_plan(spec: str | PlanConfig | None, fmt: Format, *, model: str = "") 
         scorers = tuple(r.fingerprint for r in readers)
         mix.check(label_set, tuple(markers), scorers, model=model, where=str(config.mix))
     return PlanSetting(config=config, label_set=label_set, markers=markers, readers=readers, mix=mix)
+
+
+def settle_talk_plan(spec: str | None, fmt: Format, *, model: str) -> PlanSetting | None:
+    """The `plan:` of a talk that goes on, in which nobody knows what the next strategy should be.
+
+    Args:
+        spec: `argmax`, `sample`, a label, or the folder of a mix; None: `argmax` where the format writes plans.
+
+    Raises:
+        ConfigError: `gold`, or as for `settle_plan`.
+    """
+    wanted = spec or ("argmax" if fmt.plan_marks else None)
+    if wanted == "gold":
+        raise ConfigError("Nobody knows the right strategy of a talk that goes on; take argmax, sample or a name.")
+    if wanted is not None and (Path(wanted).expanduser() / MIX).is_file():
+        return settle_plan(PlanConfig(mix=wanted), fmt, model=model)
+    return settle_plan(wanted, fmt, model=model)
 
 
 def ask_readers(paths: Sequence[str], label_set: str) -> tuple[LabelModel, ...]:

@@ -122,7 +122,7 @@ class RiskBelief:
         item = _item(words[-1], words[-1 - CONTEXT : -1])
         upper = _upper(_spread(self.heads, [item], self.temperature))[0]
         for head in self.heads:
-            head._seen.clear()  # what people wrote is not kept in memory
+            head.forget()  # what people wrote is not kept in memory
         return Belief(thoughts=float(upper[0]), immediate=float(upper[1]), model=self.name)
 
     def save(self, folder: Path) -> None:

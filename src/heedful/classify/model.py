@@ -132,6 +132,10 @@ class LabelModel:
         """The most probable label of each turn. Arguments and errors as of `logits`."""
         return [self.labels[k] for k in self.logits(texts, contexts, roles=roles).argmax(axis=1)]
 
+    def forget(self) -> None:
+        """Drop the turns that were asked about: where they are people's words, they are not kept in memory."""
+        self._seen.clear()
+
     def save(self, folder: Path) -> None:
         """Write the scorer into `folder` and set its fingerprint. Only the owner may read its numbers."""
         kept: dict[str, Any] = {f"head.{key}": value for key, value in self.head.items()}

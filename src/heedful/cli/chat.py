@@ -10,17 +10,15 @@ from typing import Any
 
 import click
 
-from heedful import agents, formats, taxonomy
-from heedful.agents.plan import PlanConfig, PlanSetting, settle_plan
-from heedful.agents.plan_mix import MIX
+from heedful import taxonomy
+from heedful.agents.manner import manner_of
+from heedful.agents.plan import settle_talk_plan
 from heedful.corpora import write_jsonl
-from heedful.errors import ConfigError, NotFoundError, UserError
-from heedful.formats import Format
+from heedful.errors import NotFoundError, UserError
 from heedful.models.causal import load
 from heedful.models.decoding import Decoding
 from heedful.models.embedded import DEFAULT_MODEL
 from heedful.models.talk import Talk
-from heedful.settings import read_yaml
 
 HELP = (
     "/undo takes back the last exchange, /reset forgets all, /why shows prompt and settings, /plan NAME sets the "
@@ -87,8 +85,6 @@ def open_talk(
     model: str, *, max_new_tokens: int, temperature: float, top_p: float, seed: int, plan: str | None = None
 ) -> Talk:
     """A talk with the format that the run was trained with."""
-    recorded = Path(model).expanduser() / "config.resolved.yaml"
-    run: dict[str, Any] = read_yaml(recorded) if recorded.is_file() else {}
     draws = temperature > 0
     decoding = Decoding(
         max_new_tokens=max_new_tokens,
@@ -98,17 +94,14 @@ def open_talk(
         no_repeat_ngram_size=4,
         seed=seed,
     )
-    fmt = formats.make(run.get("format") or "chat")
-    wanted = plan or ("argmax" if fmt.plan_marks else None)
-    setting = _setting(wanted, fmt, model)
-    causal = load(model)
+    manner = manner_of(model, plan=plan)
     return Talk(
-        causal,
-        fmt,
+        load(model),
+        manner.fmt,
         decoding,
-        plan=setting,
-        max_length=run.get("max_length") or 1024,
-        planners=agents.make(run.get("planners")),
+        plan=manner.plan,
+        max_length=manner.max_length,
+        planners=manner.planners,
         origin=model,
     )
 
@@ -122,14 +115,6 @@ def _line() -> str:
     if not line:
         raise EOFError
     return line.decode("utf-8")
-
-
-def _setting(spec: str | None, fmt: Format, model: str) -> PlanSetting | None:
-    if spec == "gold":
-        raise ConfigError("Nobody knows the right strategy of a talk that goes on; take argmax, sample or a name.")
-    if spec is not None and (Path(spec).expanduser() / MIX).is_file():
-        return settle_plan(PlanConfig(mix=spec), fmt, model=model)
-    return settle_plan(spec, fmt, model=model)
 
 
 def _exchange(talk: Talk, *, show_plan: bool = False) -> bool:
@@ -214,7 +199,7 @@ def _plan(talk: Talk, spec: str) -> None:
         click.echo(f"argmax, sample, {', '.join(talk.fmt.plan_marks[1])}", err=True)
         return
     try:
-        talk.plan = _setting(spec, talk.fmt, talk.origin)
+        talk.plan = settle_talk_plan(spec, talk.fmt, model=talk.origin)
     except UserError as err:
         click.echo(f"heedful: {err}", err=True)
     else:

@@ -115,12 +115,15 @@ class Written:
             nothing is drawn), before cut-offs, penalties and bans.
         finish: `stop` (end token) or `length`.
         probabilities: of the labels that a plan was chosen from (see `heedful.models.plan`); empty without a plan.
+        own: log-probabilities of the words (a plan in front left out) at temperature 1: what the model itself held of
+            them, however they were drawn. Empty where a reply is searched for (beams).
     """
 
     tokens: tuple[int, ...] = field(repr=False)
     logprobs: tuple[float, ...]
     finish: str
     probabilities: tuple[float, ...] = ()
+    own: tuple[float, ...] = ()
 
 
 class Chooser(Protocol):
@@ -211,6 +214,7 @@ class _Single:
         self.settings, self.shape, self.draw = settings, shape, draw
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
+        self.own: list[float] = []
         self.done: Written | None = None
 
     @property
@@ -227,18 +231,23 @@ class _Single:
         row = logits[0].float()
         shaped = self.shape(row, self.tokens)
         token = int(shaped.argmax()) if self.draw is None else self._sample(shaped, self.draw)
-        if self.draw is not None:
-            row = row / self.settings.temperature
-        return self.take(token, float(row[token] - row.logsumexp(0)))
+        own = float(row[token] - row.logsumexp(0))
+        if self.draw is None or self.settings.temperature == 1.0:
+            return self.take(token, own, own)
+        row = row / self.settings.temperature
+        return self.take(token, float(row[token] - row.logsumexp(0)), own)
 
-    def take(self, token: int, logprob: float) -> Step:
+    def take(self, token: int, logprob: float, own: float) -> Step:
         """Append a token that was chosen."""
         self.logprobs.append(logprob)
+        self.own.append(own)
         self.tokens.append(token)
         ended = token in self.shape.end and len(self.tokens) > self.settings.min_new_tokens
         if ended or len(self.tokens) == self.settings.max_new_tokens:
             finish = "stop" if ended else "length"
-            self.done = Written(tokens=tuple(self.tokens), logprobs=tuple(self.logprobs), finish=finish)
+            self.done = Written(
+                tokens=tuple(self.tokens), logprobs=tuple(self.logprobs), finish=finish, own=tuple(self.own)
+            )
         return Step(parents=(0,), tokens=(token,))
 
     def _sample(self, logits: torch.Tensor, draw: np.random.Generator) -> int:
@@ -317,8 +326,9 @@ def draw_plain(choosers: Sequence[_Single], logits: torch.Tensor) -> list[Step]:
     last = torch.searchsorted(inner, inner[:, -1:].contiguous())
     tokens = (block * _BLOCK + torch.minimum(place, last))[:, 0]
     logprobs = plain.gather(1, tokens[:, None])[:, 0] - plain.logsumexp(1)
-    pairs = zip(choosers, tokens.tolist(), logprobs.tolist(), strict=True)
-    return [c.take(token, logprob) for c, token, logprob in pairs]
+    own = logprobs if plain is raw else raw.gather(1, tokens[:, None])[:, 0] - raw.logsumexp(1)
+    found = zip(choosers, tokens.tolist(), logprobs.tolist(), own.tolist(), strict=True)
+    return [c.take(token, logprob, mine) for c, token, logprob, mine in found]
 
 
 class _Beams:

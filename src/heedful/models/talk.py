@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from heedful.errors import UserError
 from heedful.formats import Format, Reply, Sample
 from heedful.models.causal import CausalModel
-from heedful.models.decoding import Decoding
+from heedful.models.decoding import Decoding, Written
 from heedful.models.generate import generate
 from heedful.models.plan import PlanRule
 from heedful.types import Conversation, Label, Turn
@@ -27,6 +27,64 @@ class Chooses(Protocol):
     def rule(self, vocabulary: Mapping[str, int], contexts: Mapping[str, Conversation]) -> PlanRule: ...
 
     def described(self, probabilities: Sequence[float]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A reply and what it was made from.
+
+    Args:
+        thought: the plan by label set, `sources` that were looked up, `probabilities` by label set where a plan was
+            chosen among labels.
+    """
+
+    reply: Reply = field(repr=False)
+    written: Written = field(repr=False)
+    thought: Mapping[str, Any] = field(repr=False)
+
+
+def answer(
+    causal: CausalModel,
+    fmt: Format,
+    context: Conversation,
+    sample: Sample,
+    decoding: Decoding,
+    *,
+    plan: Chooses | None = None,
+    on_text: Callable[[str], object] | None = None,
+    on_token: Callable[[str, int], None] | None = None,
+) -> Answer:
+    """Write the reply that follows `context`.
+
+    Args:
+        sample: its prompt, as `fmt.due` makes it; its id keys the random stream.
+        plan: how the plan of the reply is chosen; None: like any other token.
+        on_text: gets the words as they appear. on_token: gets sample id and token; what it raises ends the reply.
+    """
+    tokenizer = causal.tokenizer
+    stream = ReplyStream(fmt, tokenizer, on_text) if on_text else None
+
+    def token(name: str, written: int) -> None:
+        if stream:
+            stream.token(name, written)
+        if on_token:
+            on_token(name, written)
+
+    rule = None if plan is None else plan.rule(tokenizer.get_vocab(), {sample.id: context})
+    banned = unwritable(fmt, tokenizer)
+    made = next(iter(generate(causal, [sample], decoding, banned=banned, plan=rule, on_token=token)))[0].written
+    reply = fmt.parse(tokenizer.decode(made.tokens, skip_special_tokens=False), tokenizer)
+    if stream:
+        stream.show(reply.text)
+    return Answer(reply=reply, written=made, thought=thought_of(reply, context, plan, made.probabilities))
+
+
+def thought_of(
+    reply: Reply, context: Conversation, plan: Chooses | None, probabilities: Sequence[float]
+) -> dict[str, Any]:
+    """What a reply was made from, see `Answer.thought`; `probabilities` are those of the plan's labels."""
+    found = {**reply.plan, "sources": [dict(source) for source in context.sources()]}
+    return found if plan is None else {**found, **plan.described(probabilities)}
 
 
 class Talk:
@@ -80,23 +138,16 @@ class Talk:
         # The random stream is keyed by how far the talk has come, so that /undo and a new try give another reply only
         # if the words before it changed: the same talk can be repeated exactly.
         name = f"talk/{len(self.conversation)}"
-        stream = ReplyStream(self.fmt, self.causal.tokenizer, on_text) if on_text else None
-        batches = generate(
+        made = answer(
             self.causal,
-            [self._due(name)],
+            self.fmt,
+            self.conversation,
+            self._due(name),
             self.decoding,
-            banned=unwritable(self.fmt, self.causal.tokenizer),
-            plan=self._rule(name),
-            on_token=stream.token if stream else None,
+            plan=self.plan,
+            on_text=on_text,
         )
-        made = next(iter(batches))[0]
-        text = self.causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
-        reply = self.fmt.parse(text, self.causal.tokenizer)
-        if stream:
-            stream.show(reply.text)
-        self.thought = {**reply.plan, "sources": [dict(source) for source in self.conversation.sources()]}
-        if self.plan is not None:
-            self.thought |= self.plan.described(made.written.probabilities)
+        reply, self.thought = made.reply, dict(made.thought)
         # The plan is a part of the talk: formats write it into the next prompt, as they did in training.
         labels = tuple(Label(set=name, value=value, source="model") for name, value in reply.plan.items())
         self._add(Turn(role="assistant", text=reply.text, labels=labels))
@@ -141,11 +192,6 @@ class Talk:
             "prompt_tokens": len(ids),
             "prompt": self.causal.tokenizer.decode(ids, skip_special_tokens=False),
         }
-
-    def _rule(self, name: str) -> PlanRule | None:
-        if self.plan is None:
-            return None
-        return self.plan.rule(self.causal.tokenizer.get_vocab(), {name: self.conversation})
 
     def _add(self, turn: Turn) -> None:
         self.conversation = replace(self.conversation, turns=(*self.conversation.turns, turn))

@@ -2,6 +2,7 @@
 
     help-seeker   receive -> kept and assessed; a draft is queued, or the conversation is held
     program       Drafter -> one draft for the newest message, checked by the reply gate
+                  Believer -> a second reading of each message, which can only raise
     clinician     approve | edit | reject; take over, write, give back; raise, lower, confirm; follow up; close
 
 A message that was acknowledged is kept. The same `client_id` again is the same message: nothing happens twice. Nothing
@@ -32,7 +33,7 @@ from heedful.types import Turn
 
 LONGEST = 50_000
 """Characters of a message. More is refused in words; people paste diaries, and those fit."""
-DRAFT_JOB = "draft"
+DRAFT_JOB, BELIEF_JOB = "draft", "belief"
 SAID = 20
 """So many turns before a reply tell the gate whether somebody is in danger, besides what the crisis path remembers."""
 
@@ -117,7 +118,8 @@ class Clinic:
     """See the head of this module.
 
     Args:
-        belief: adds to what the rules find, and can take nothing away. Without one, or while it fails, rules decide.
+        belief: reads each message after the rules, in a worker of its own (`heedful.review.believing`). It adds to what
+            the rules found, and can take nothing away. Without one, or while it fails, rules decide.
         gate: checks every text before it is sent, whoever wrote it; another one than heedful's is for tests.
     """
 
@@ -158,7 +160,6 @@ class Clinic:
             TransitionError: the conversation is closed.
         """
         words = checked(text)
-        believed = self._believed(thread, by, words)
 
         def work(unit: Unit) -> Receipt:
             self._own(unit, thread, by)
@@ -169,30 +170,31 @@ class Clinic:
             before = [t for t in unit.turns.last(thread, 4) if t.sequence < turn.sequence and t.role != "system"][-1:]
             said = (*[as_turn(t) for t in before if t.role == "assistant"], as_turn(turn))
             found = assess(said)
-            point = self.belief.point if self.belief is not None else None
-            decision = decide(found, belief=believed, point=point, state=crisis.state_of(now))
+            decision = decide(found, state=crisis.state_of(now))
             event = events.Said(assessment=found, rung=decision.rung, tier=decision.tier)
             outcome = self._happen(unit, now, event, turn=turn)
             unit.counters.add("messages")
+            if self.belief is not None:
+                unit.jobs.add(kind=BELIEF_JOB, key=f"belief:{turn.id}", thread=thread, payload={"turn": turn.id})
             return Receipt(turn=turn, thread=outcome.thread, outcome=outcome, job=self._queue(unit, outcome, turn))
 
         return self.store.run(work)
 
-    def _believed(self, thread: str, by: str, words: str) -> Belief | None:
-        """What the classifier says, before the transaction begins: a slow model holds nobody up, a dead one is missed.
+    def keep_belief(self, unit: Unit, *, turn: str, believed: Belief, point: OperatingPoint) -> Outcome | None:
+        """Let a second reading of a message count, where it asks for more than what is known already.
 
-        Its fault is counted, and not told: the message counts as one that no model has read.
+        Returns:
+            None where it does not; a belief lowers nothing.
         """
-        if self.belief is None:
+        read = unit.turns.get(turn)
+        thread = unit.threads.raise_risk(read.thread_id, 0, by=crisis.PROGRAM)  # its row is ours until the end
+        state = crisis.state_of(thread)
+        decision = decide(assess(""), belief=believed, point=point, state=state)
+        if (decision.tier, decision.rung) == (state.tier, state.rung):
             return None
-        with self.store.read() as unit:
-            self._own(unit, thread, by)
-            before = conversation(unit, thread, last=SAID).turns
-        try:
-            return self.belief((*before, Turn(role="user", text=words)))
-        except Exception:
-            self.store.run(lambda unit: unit.counters.add("beliefs_failed"))
-            return None
+        event = events.Believed(tier=decision.tier, rung=decision.rung, model=believed.model)
+        unit.counters.add("beliefs_raised")
+        return self._happen(unit, thread, event, turn=read)
 
     def _queue(self, unit: Unit, outcome: Outcome, turn: StoredTurn) -> str | None:
         """A draft for the newest message; older ones answer something that is no longer the last word."""

@@ -188,7 +188,7 @@ class _Doing:
             thread=self.thread.id,
             turn=self.turn.id if self.turn else None,
             level=self.state.risk_level,
-            source="rules" if person is None else "person",
+            source="person" if person is not None else "model" if event == "believed" else "rules",
             action=event,
             rules=names(facts.get("rules", ""), facts.get("versions", "")),
             person=person,

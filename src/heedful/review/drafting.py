@@ -77,7 +77,7 @@ class Drafter:
         if job is None or job.thread_id is None or job.payload is None:
             return "nothing"
         with store.read() as unit:
-            talk = conversation(unit, job.thread_id, last=self.last)
+            talk = conversation(unit, job.thread_id, last=self.last, strategies="added")
         try:
             made = self.writer.propose(talk, key=self._key(job))
         except HeedfulError as err:

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal, cast
 
 from heedful.store.records import StoredTurn
 from heedful.store.unit import Unit
-from heedful.types import Conversation, Turn
+from heedful.types import Conversation, Label, Turn
 from heedful.types.conversation import Role
 
 
 def as_turn(turn: StoredTurn) -> Turn:
-    """One stored turn."""
-    return Turn(role=cast(Role, turn.role), text=turn.text)
+    """One stored turn; pages call it by its `sequence`, which is kept in `extra`."""
+    return Turn(role=cast(Role, turn.role), text=turn.text, extra={"sequence": turn.sequence})
 
 
-def conversation(unit: Unit, thread: str, *, last: int | None = None) -> Conversation:
+def conversation(
+    unit: Unit, thread: str, *, last: int | None = None, strategies: Literal["left", "added"] = "left"
+) -> Conversation:
     """The turns of a thread as a `Conversation`; its id is the thread's.
 
     Args:
         last: only so many turns at the end; None = all.
+        strategies: `added` labels replies that were sent as a model wrote them with the strategy that it had chosen.
+            Words that a person changed have none: nobody knows whether it is still the same.
     """
     turns = unit.turns.of(thread) if last is None else unit.turns.last(thread, last)
-    return Conversation(id=thread, turns=tuple(map(as_turn, turns)), source="clinic")
+    chosen = _chosen(unit, thread) if strategies == "added" else {}
+    made = (replace(as_turn(t), labels=(chosen[t.id],)) if t.id in chosen else as_turn(t) for t in turns)
+    return Conversation(id=thread, turns=tuple(made), source="clinic")
+
+
+def _chosen(unit: Unit, thread: str) -> dict[str, Label]:
+    """Id of a sent turn -> the strategy that the model had chosen for it."""
+    found = {}
+    for draft in unit.drafts.of(thread):
+        strategy = draft.reasons.get("strategy")
+        if draft.state != "approved" or draft.sent_turn_id is None or not isinstance(strategy, Mapping):
+            continue
+        if strategy.get("by") == "model" and strategy.get("set") and strategy.get("name"):
+            label = Label(set=str(strategy["set"]), value=str(strategy["name"]), source="model")
+            found[draft.sent_turn_id] = label
+    return found

@@ -63,6 +63,20 @@ class Said:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Believed:
+    """A classifier read a message that the rules had read before. It only raises.
+
+    Args:
+        tier, rung: what the decision rule makes of it.
+        model: name and version, for the log.
+    """
+
+    tier: Tier
+    rung: Rung
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tick:
     """Time went by."""
 
@@ -138,7 +152,20 @@ class Closed:
     reason: str = field(repr=False)
 
 
-Event = Said | Tick | Raised | Lowered | Confirmed | Held | TakenOver | GivenBack | FollowUpSet | FollowedUp | Closed
+Event = (
+    Said
+    | Believed
+    | Tick
+    | Raised
+    | Lowered
+    | Confirmed
+    | Held
+    | TakenOver
+    | GivenBack
+    | FollowUpSet
+    | FollowedUp
+    | Closed
+)
 
 
 # ---------------------------------------------------------------------- actions

@@ -26,12 +26,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from heedful.errors import ConfigError, DataError, TransitionError, shown
-from heedful.safety.crisis import BEHAVIOURS, TIERS, Assessment, Behaviour, Tier
+from heedful.safety.crisis import BEHAVIOURS, TIERS, Assessment, Behaviour, Tier, assess
 from heedful.safety.events import (
     RUNGS,
     THREADS,
     Action,
     Ask,
+    Believed,
     Closed,
     Confirmed,
     Event,
@@ -414,6 +415,18 @@ def _denied(run: _Run) -> None:
         run.set(again_at=later, again_in=run.setting.again_turns)
 
 
+def _believed(run: _Run, event: Believed) -> None:
+    """What rules found in this message is in the state already; a model adds what lies above that, or nothing."""
+    before = run.state
+    above = TIERS.index(event.tier) > TIERS.index(before.tier) or RUNGS.index(event.rung) > RUNGS.index(before.rung)
+    if event.tier == "none" or not above:
+        return
+    nothing = replace(assess(""), language=before.language)  # its words were heard; they are not heard twice
+    _note(run, nothing, higher(before.tier, event.tier, TIERS), event.rung)
+    _respond(run, nothing, before)
+    run.log("believed", rules=event.model, rung=run.state.rung)
+
+
 def _tick(run: _Run, event: Tick) -> None:
     if run.state.thread not in ("human_owned", "closed"):
         run.again()
@@ -523,6 +536,7 @@ def _closed(run: _Run, event: Closed) -> None:
 
 _HANDLERS: Mapping[type[Any], Callable[[_Run, Any], None]] = {
     Said: _said,
+    Believed: _believed,
     Tick: _tick,
     Raised: _raised,
     Lowered: _lowered,

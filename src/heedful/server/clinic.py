@@ -12,25 +12,28 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request
 
 from heedful import profiles
 from heedful.profiles import Profile, Value
-from heedful.registry import load_path
-from heedful.review.clinic import Believes, Clinic, Policy
+from heedful.review.believing import Believer
+from heedful.review.clinic import Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
 from heedful.review.notes import NoteDrafter
 from heedful.review.stopping import StopRule
 from heedful.safety.crisis import Tier
 from heedful.server import house as houses
+from heedful.server import readers as beside
 from heedful.server import words
 from heedful.server.background import Repeated
 from heedful.server.directory import Directory
+from heedful.server.engine.base import Engine
+from heedful.server.engine.find import format_of
 from heedful.server.house import House
+from heedful.server.readers import SecondReader
 from heedful.server.state import Server
 from heedful.server.writer import EngineWriter, NoteWriter, Permitted
 from heedful.store import retention
@@ -51,9 +54,10 @@ class Desk:
     """The clinic of one app, and what its pages need.
 
     Args:
-        workers: the threads: one for the clocks, the others for drafts.
+        workers: the threads: one for the clocks, the others for drafts and notes, one for the second reader.
         keeping: the thread that deletes words whose time is over; None = the profile names no time.
         writer, noter: what is cancelled when the server stops.
+        second: the belief, and whether it runs. engines: processes of readers, which start and stop with the threads.
     """
 
     clinic: Clinic
@@ -64,6 +68,8 @@ class Desk:
     noter: Permitted
     workers: tuple[Repeated, ...] = field(default=(), repr=False)
     keeping: Repeated | None = field(default=None, repr=False)
+    second: SecondReader = field(default_factory=SecondReader)
+    engines: tuple[Engine, ...] = field(default=(), repr=False)
 
     def now(self) -> datetime:
         """The time of the store's clock."""
@@ -89,6 +95,8 @@ class Desk:
 
     def start(self) -> None:
         """Start the threads."""
+        for engine in self.engines:
+            engine.start()
         for worker in self._all():
             worker.start()
 
@@ -103,6 +111,8 @@ class Desk:
             worker.stop(timeout=0)
         self.writer.cancel()
         self.noter.cancel()
+        for engine in self.engines:
+            engine.stop()  # whoever waits for a reading is told; its job stays
         for worker in self._all():
             worker.stop()
 
@@ -178,30 +188,38 @@ def make_desk(
     found = house or houses.load(config.folder)
     profile = profile_of(config.profiles)
     directory = Directory(server.store, country=config.country)
-    believes = belief_of(config.belief, profile, found)
-    clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory), belief=believes)
+    second = beside.second_reader(config, profile, found)
+    clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory), belief=second.believes())
     limit = config.time_limit + config.wait_limit
-    wrapped = Permitted(writer or EngineWriter(server.engine, timeout=limit), withheld=withheld(profile))
-    notes = Permitted(noter or NoteWriter(server.engine, timeout=limit), withheld=withheld(profile))
-    desk = Desk(clinic=clinic, profile=profile, house=found, directory=directory, writer=wrapped, noter=notes)
+    read = beside.readers(config, profile) if writer is None else None
+    if writer is None:
+        fmt = format_of(config.model) if config.engine != "openai" else None
+        writer = EngineWriter(server.engine, fmt=fmt, readers=read, timeout=limit)
+    evidence: Literal["optional", "required"]
+    evidence = "required" if profile.switches["emotion_evidence"] == "required" else "optional"
+    wrapped = Permitted(writer, withheld=withheld(profile), evidence=evidence)
+    notes = Permitted(noter or NoteWriter(server.engine, timeout=limit), withheld=withheld(profile), evidence=evidence)
+    desk = Desk(
+        clinic=clinic, profile=profile, house=found, directory=directory, writer=wrapped, noter=notes, second=second,
+        engines=tuple(e for e in (second.engine, None if read is None else read.engine) if e is not None),
+    )  # fmt: skip
+    noting = limit
+    if read is not None:
+        limit += config.reading_seconds + beside.WAIT
     clocks = Repeated(lambda: _tick(clinic), pause=TICK, name="clocks")
-    desk.workers = (clocks, *_drafters(desk, config, limit), *_noters(desk, limit))
+    desk.workers = (
+        clocks, *_drafters(desk, config, limit), *_noters(desk, noting), *_believers(desk, config)
+    )  # fmt: skip
     desk.keeping = _keeping(desk)
     return desk
 
 
-def belief_of(place: str | None, profile: Profile, house: House) -> Believes | None:
-    """The risk classifier that may run beside the rules: one that is named, and that counsel confirmed where asked for.
-
-    Raises:
-        NotFoundError, DataError: what is named cannot be used.
-    """
-    if place is None or (profile.switches["risk_belief"] == "counsel" and not house.counsel.strip()):
-        return None
-    if ":" in place and not Path(place).exists():
-        return cast(Believes, load_path(place)())
-    # Late: its libraries are heavy, and most clinics name none.
-    return cast(Believes, load_path("heedful.classify.belief:RiskBelief").load(place))
+def _believers(desk: Desk, config: Any) -> list[Repeated]:
+    if desk.clinic.belief is None:
+        return []
+    lease = timedelta(seconds=config.belief_seconds + beside.WAIT + 60)
+    reader = Believer(desk.clinic, name=f"belief-{os.getpid()}", lease=lease)
+    return [Repeated(lambda: reader.once() in ("raised", "heard", "lost"), pause=POLL, name="belief")]
 
 
 def _tick(clinic: Clinic) -> bool:

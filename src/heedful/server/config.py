@@ -41,7 +41,6 @@ class ServeConfig(Settings):
         model_name: what an `openai` back end calls its model.
         engine: `xllamacpp` (in a process of its own), `transformers`, or `openai` (vLLM, Ollama, llama.cpp, ...).
         guard: who looks at every prompt and reply: a name of the table in `guard.py`, or `module:function`.
-        belief: a risk classifier beside the rules: the folder of `heedful train method=belief`, or `module:function`.
         profiles: jurisdiction profiles; the strictest of them wins.
         country, languages: whose crisis lines are shown first, and in which languages.
         tls_cert, tls_key: PEM files.
@@ -58,6 +57,11 @@ class ServeConfig(Settings):
         cache_mib: memory for prompts of conversations that are not being answered now (they stay warm).
         time_limit: seconds that writing one reply may take.
         wait_limit: seconds that a request may wait before that.
+        plan: how a run with strategies chooses one: `argmax` (default), `sample`, a strategy, or the folder of a mix.
+        belief: folder of `heedful train method=belief`: a second reader of messages, which can only raise.
+        emotion, strategy: folders of scorers that read emotions, and the strategy that usually follows.
+        knowledge: name or folder of an index of `heedful knowledge build`.
+        belief_seconds, reading_seconds: how long one message, and one reading beside a draft, may take.
         trusted_proxy: address of the reverse proxy whose X-Forwarded-For is believed; None = nobody's.
     """
 
@@ -70,7 +74,6 @@ class ServeConfig(Settings):
     model_name: str | None = None
     engine: EngineName = "xllamacpp"
     guard: str | None = "crisis"
-    belief: str | None = None
     profiles: tuple[str, ...] = ("strict",)
     country: str = Field("US", pattern=r"^[A-Z]{2}$")
     languages: tuple[str, ...] = ("en",)
@@ -91,6 +94,13 @@ class ServeConfig(Settings):
     cache_mib: int = Field(1024, ge=0)
     time_limit: float = Field(120, gt=0)
     wait_limit: float = Field(300, gt=0)
+    plan: str | None = None
+    belief: str | None = None
+    emotion: str | None = None
+    strategy: str | None = None
+    knowledge: str | None = None
+    belief_seconds: float = Field(20, gt=0)
+    reading_seconds: float = Field(30, gt=0)
     trusted_proxy: str | None = None
 
     @model_validator(mode="after")

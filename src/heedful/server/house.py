@@ -9,6 +9,9 @@
     closed = ["2026-12-25"]
     [hours]
     mon = ["08:00-12:00", "13:00-18:00"]
+    [risk_belief]
+    counsel = "A. Example, attorney"
+    confirmed = 2026-11-20
 
 Without `hours` somebody is taken to be there at all times, and the page of the admin warns about it.
 """
@@ -32,6 +35,14 @@ Span = tuple[time, time]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """Counsel's word that something may run: who gave it, and when."""
+
+    counsel: str
+    confirmed: date
+
+
+@dataclass(frozen=True, kw_only=True)
 class House:
     """The clinic.
 
@@ -42,9 +53,9 @@ class House:
         closed: days without anybody.
         response_minutes: until a person answers a handover. look_minutes: until a person looks where nothing is held.
         draft_minutes: after so long a draft is stale.
-        counsel: who confirmed when that a risk classifier may run, where a profile asks for it.
         stop_tier, stop_reports: where a protocol has a stop rule (`heedful.review.stopping.StopRule`): the tier at
             which the study's part of a conversation ends, and after how many reports it does; 0 = none count.
+        risk_belief: counsel's word that a risk classifier may run, where a profile asks for it.
     """
 
     name: str = ""
@@ -57,9 +68,9 @@ class House:
     response_minutes: int = 15
     look_minutes: int = 60
     draft_minutes: int = 60
-    counsel: str = ""
     stop_tier: str = "immediate"
     stop_reports: int = 3
+    risk_belief: Confirmation | None = None
 
     def on_duty(self, now: datetime) -> bool:
         """Whether somebody is there."""
@@ -130,6 +141,8 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
         if isinstance(err, ConfigError):
             raise
         raise ConfigError(f"{where}: a time zone, a day or hours cannot be used ({type(err).__name__}).") from err
+    if "risk_belief" in values:
+        values["risk_belief"] = _confirmation(values["risk_belief"], where)
     for name in ("response_minutes", "look_minutes", "draft_minutes"):
         value = values.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -140,6 +153,16 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
     if isinstance(reports, bool) or not isinstance(reports, int) or reports < 0:
         raise ConfigError(f"{where}: 'stop_reports' is a whole number, 0 for none.")
     return House(**values)
+
+
+def _confirmation(found: Any, where: str) -> Confirmation:
+    known = {"counsel": str, "confirmed": date}
+    fits = isinstance(found, Mapping) and set(found) == set(known)
+    if not fits or not all(type(found[name]) is kind for name, kind in known.items()) or not found["counsel"].strip():
+        raise ConfigError(
+            f'{where}: [risk_belief] has counsel = "name" and confirmed = 2026-11-20 (without quotes), both.'
+        )
+    return Confirmation(counsel=found["counsel"].strip(), confirmed=found["confirmed"])
 
 
 def _day(value: Any) -> date:

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from heedful.errors import ConfigError, MissingExtraError, NotFoundError, UnlockError
 from heedful.models.server import opened
 from heedful.privacy import Keys
-from heedful.server import guard, logs
+from heedful.server import guard, logs, readers
 from heedful.server.app import DRAIN, create_app
 from heedful.server.config import ServeConfig, check_private, check_secret, check_start, is_loopback
 from heedful.server.engine.host import Limits, WorkerEngine
@@ -148,6 +148,7 @@ def serve(
         UserError: a configuration that must not be served, keys that do not open, a port that is taken.
     """
     check_start(config)
+    readers.check(config)
     guarding, engine = guard.make(config.guard), engine_of(config)
     with bound(config.host, config.port) as listening:
         keys = open_keys(config, ask)
@@ -183,6 +184,8 @@ def engine_of(config: ServeConfig) -> WorkerEngine:
         options, name = {**options, "model_name": config.model_name}, config.model_name or "remote"
     if config.engine == "xllamacpp":
         options |= {"threads": config.threads, "cache_mib": config.cache_mib}
+    if config.plan is not None:
+        options["plan"] = config.plan
     limits = Limits(queue_length=config.queue_length, time_limit=config.time_limit, wait_limit=config.wait_limit)
     return WorkerEngine(config.engine, options, model=name, limits=limits)
 

@@ -18,6 +18,7 @@ Role = Literal["system", "user", "assistant"]
 ROLES: Final = ("system", "user", "assistant")
 StateWord = Literal["starting", "ready", "down"]
 Finish = Literal["stop", "length"]
+Reasons = Literal["wanted", "unwanted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class Request:
     that the model was trained with. One of the two.
 
     Args:
+        reasons: whether it is to say how it came to its words; that costs a little time.
         key: of the conversation: its prefix stays warm, if the back end can.
         caller: whose request it is; callers take turns.
         time_limit, wait_limit: seconds for writing, and for waiting before; None = those of the engine.
@@ -67,6 +69,7 @@ class Request:
     messages: tuple[Message, ...] = field(default=(), repr=False)
     conversation: Conversation | None = field(default=None, repr=False)
     options: Options = Options()
+    reasons: Reasons = "unwanted"
     key: str = ""
     caller: str = ""
     time_limit: float | None = None
@@ -83,6 +86,7 @@ class Request:
             "messages": [{"role": m.role, "content": m.content} for m in self.messages],
             "conversation": None if self.conversation is None else self.conversation.to_dict(),
             "key": self.key,
+            "reasons": self.reasons,
             "options": {
                 "max_tokens": options.max_tokens,
                 "temperature": options.temperature,
@@ -101,7 +105,8 @@ class Completion:
         finish: `stop` = the model ended it (or a stop text did), `length` = max_tokens did.
         prompt_tokens, cached_tokens, completion_tokens: cached ones were in memory and cost nothing.
         plan: what the format wrote before the words (a strategy), by label set.
-        model: name and version of what wrote it.
+        why: reasons that were wanted, as far as the back end has any (`heedful.server.engine.why`).
+        model: what wrote it; `version`: hash of its weights, where it has any here.
         seconds: `waited`, `first` (until the first words, waiting left out), `total`.
     """
 
@@ -111,7 +116,9 @@ class Completion:
     cached_tokens: int = 0
     completion_tokens: int = 0
     plan: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
+    why: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
     model: str = ""
+    version: str = ""
     seconds: Mapping[str, float] = field(default_factory=lambda: EMPTY)
 
 

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from heedful.agents.manner import RECORD, record_of
 from heedful.errors import MissingExtraError, RunError, UserError
+from heedful.formats import Format, make
 from heedful.models.embedded import EMBEDDED, cache_dir, packaged_file
-from heedful.settings import read_yaml
 
-RECORD: Final = "config.resolved.yaml"
 EXPORTED: Final = "model-q8_0.gguf"
 """What `heedful export gguf RUN` writes."""
 
@@ -62,10 +62,25 @@ def find_gguf(model: str) -> Found:
     return Found(gguf=target, run=run)
 
 
-def recorded(run: Path) -> dict[str, Any]:
-    """The configuration that a run was made with."""
-    record = run / RECORD
-    return read_yaml(record) if record.is_file() else {}
+def run_of(model: str) -> Path | None:
+    """The run folder that a model comes from: it is one, or a file in one."""
+    path = Path(model).expanduser()
+    folder = path.parent if path.is_file() else path
+    return folder if (folder / RECORD).is_file() else None
+
+
+def format_of(model: str) -> Format | None:
+    """The format that a run was trained with, where it is one of its own; None for chat and for models without a run.
+
+    Such a run is given the conversation, and no system prompt: it was trained without one.
+
+    Raises:
+        UserError: a record that no format can be made from.
+    """
+    run = run_of(model)
+    spec = record_of(str(run)).get("format") if run is not None else None
+    fmt = make(spec) if spec else None
+    return None if fmt is None or fmt.name == "chat" else fmt
 
 
 def _written(folder: Path) -> int:

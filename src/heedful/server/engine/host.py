@@ -78,6 +78,7 @@ class _Process:
     channel: Channel
     begun: float
     streams: int = 0
+    version: str = ""
     ending: Literal["lost", "failed", "hopeless", "stopped"] = "lost"
     why: str = "The model's process ended."
     running: dict[int, Work] = field(default_factory=dict)
@@ -268,7 +269,7 @@ class WorkerEngine(Submitting):
     def _take(self, frame: Mapping[str, Any], process: _Process) -> bool:
         op = frame["op"]
         if op == "ready":
-            process.streams = int(frame["streams"])
+            process.streams, process.version = int(frame["streams"]), str(frame.get("version", ""))
             with self._lock:
                 self._word, self._why = "ready", ""
             return True
@@ -286,12 +287,12 @@ class WorkerEngine(Submitting):
             return True
         del process.running[work.id]
         if op == "done":
-            work.ticket.push(Piece(completion=self._completion(work, frame)))
+            work.ticket.push(Piece(completion=self._completion(work, frame, process.version)))
         else:
             work.ticket.push(EngineError(str(frame["why"]), code=str(frame["code"])))
         return True
 
-    def _completion(self, work: Work, frame: Mapping[str, Any]) -> Completion:
+    def _completion(self, work: Work, frame: Mapping[str, Any], version: str) -> Completion:
         now = time.monotonic()
         total = now - work.started
         self._average += 0.2 * (total - self._average)
@@ -303,7 +304,9 @@ class WorkerEngine(Submitting):
             cached_tokens=int(frame["cached_tokens"]),
             completion_tokens=int(frame["completion_tokens"]),
             plan=dict(frame["plan"]),
+            why=dict(frame.get("why") or {}),
             model=self.model,
+            version=version,
             seconds={
                 "waited": round(work.started - work.submitted, 4),
                 "first": round((work.first or now) - work.started, 4),

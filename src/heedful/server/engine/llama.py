@@ -9,28 +9,39 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from heedful.agents.manner import Manner, manner_of
 from heedful.errors import EngineError, MissingExtraError, RunError
-from heedful.formats import Format, make, neutral
+from heedful.formats import Sample, neutral
 from heedful.formats.chat import shipped_prompt
+from heedful.models.decoding import stream
 from heedful.models.llama_cpp import cores
-from heedful.models.talk import ReplyStream, unwritable
-from heedful.server.engine.find import find_gguf, recorded
+from heedful.models.plan import PlanRule
+from heedful.models.talk import ReplyStream, thought_of, unwritable
+from heedful.server.engine.find import find_gguf
 from heedful.server.engine.gguf_head import special_tokens
 from heedful.server.engine.texts import STEP, sample_of
+from heedful.server.engine.why import uncertainty, version_of, why_of
 from heedful.server.engine.worker import Job, Written
 from heedful.types import Conversation
 
+ABOVE_ALL: Final = 100.0
+"""Added to the logits of some tokens, no other is written; among them nothing changes."""
 LONG: Final = "exceed_context_size_error"
 
 
 class LlamaBackend:
-    """See the module's page. Options: `model`, `streams`, `context`, `threads`, `cache_mib`.
+    """See the module's page. Options: `model`, `streams`, `context`, `threads`, `cache_mib`, and `plan`, how a strategy
+    is chosen (as in `heedful chat`).
 
     Raises:
         MissingExtraError: xllamacpp is not installed.
+        UserError: a plan that the format of the run cannot have.
         RunError: llama.cpp cannot load the file.
     """
 
@@ -43,11 +54,14 @@ class LlamaBackend:
         self.name = Path(options["model"]).name
         self.streams, self.context = int(options["streams"]), int(options["context"])
         self.specials = special_tokens(found.gguf)
-        self._format: Format | None = None
+        self.version = version_of(found.gguf)
+        self.manner: Manner | None = None
         self._tokenizer: Any = None
         if found.run is not None:
-            self._format = make(recorded(found.run).get("format") or "chat")
+            self.manner = manner_of(str(found.run), plan=options.get("plan"))
             self._tokenizer = _tokenizer_of(found.run)
+            if self.manner.plan is not None:
+                self.manner.plan.check_vocabulary(self._tokenizer.get_vocab())
         try:
             self._server = xllamacpp.Server(self._parameters(xllamacpp, found.gguf, options))
         except RuntimeError as err:
@@ -59,32 +73,36 @@ class LlamaBackend:
     def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
         """See `Backend`."""
         if job.conversation is None:
-            return self._chat(job.messages, job.options, emit, cancelled)
+            return self._chat(job.messages, job, emit, cancelled)
         conversation = Conversation.from_dict(job.conversation)
-        if self._format is None:
-            return self._plain_conversation(conversation, job.options, emit, cancelled)
-        return self._in_format(self._format, conversation, job, emit, cancelled)
+        if self.manner is None:
+            return self._plain_conversation(conversation, job, emit, cancelled)
+        conversation = self.manner.planners.plan([conversation])[0]
+        return self._in_format(self.manner, conversation, job, emit, cancelled)
 
     # ------------------------------------------------------------------ three kinds of prompts
 
     def _chat(
         self,
         messages: Sequence[Mapping[str, str]],
-        options: Mapping[str, Any],
+        job: Job,
         emit: Callable[[str], None],
         cancelled: Callable[[], bool],
     ) -> Written:
         # The template is read with special tokens in it: typed by a person they would end a turn and begin another.
         clean = [{"role": m["role"], "content": neutral(m["content"], self.specials)} for m in messages]
         answer = _Answer(emit, cancelled)
-        body = {"messages": clean, "max_tokens": options["max_tokens"], **_drawing(options)}
+        body = {"messages": clean, "max_tokens": job.options["max_tokens"], **_drawing(job.options)}
+        if job.reasons == "wanted":
+            body |= {"logprobs": True, "top_logprobs": 1}
         answer.end(self._server.handle_chat_completions(body, answer.chunk))
-        return answer.written()
+        sure = uncertainty(answer.logprobs)
+        return answer.written(why={} if sure is None else {"uncertainty": sure})
 
     def _plain_conversation(
         self,
         conversation: Conversation,
-        options: Mapping[str, Any],
+        job: Job,
         emit: Callable[[str], None],
         cancelled: Callable[[], bool],
     ) -> Written:
@@ -94,7 +112,7 @@ class LlamaBackend:
         while True:
             messages = [{"role": "system", "content": shipped_prompt("supporter")}, *turns[start:]]
             try:
-                return self._chat(messages, options, emit, cancelled)
+                return self._chat(messages, job, emit, cancelled)
             except EngineError as err:
                 if err.code != "refused" or start >= len(turns) - 1:
                     raise
@@ -102,36 +120,74 @@ class LlamaBackend:
 
     def _in_format(
         self,
-        fmt: Format,
+        manner: Manner,
         conversation: Conversation,
         job: Job,
         emit: Callable[[str], None],
         cancelled: Callable[[], bool],
     ) -> Written:
-        options, ends = job.options, fmt.ends(self._tokenizer)
-        new = int(options["max_tokens"])
-        sample = sample_of(fmt, conversation, self._tokenizer, max_length=self.context, new_tokens=new, key=job.key)
-        parts: list[str] = []
-        stream = ReplyStream(fmt, self._tokenizer, emit)
+        fmt, options = manner.fmt, job.options
+        ends, new = fmt.ends(self._tokenizer), int(options["max_tokens"])
+        room = min(self.context, manner.max_length)
+        sample = sample_of(fmt, conversation, self._tokenizer, max_length=room, new_tokens=new, key=job.key)
+        chosen = self._choose(manner, conversation, sample, options)
+        parts: list[str] = [] if chosen is None else [chosen.marker]
+        shown = ReplyStream(fmt, self._tokenizer, emit)
 
         def more(text: str) -> None:
             parts.append(text)
-            stream.feed("".join(parts))
+            shown.feed("".join(parts))
 
         answer = _Answer(more, cancelled)
+        banned = [*unwritable(fmt, self._tokenizer), *(() if chosen is None else chosen.marks)]
         body = {
-            "prompt": list(sample.prompt),
+            "prompt": [*sample.prompt, *(() if chosen is None else (chosen.token,))],
             "n_predict": new,
             **_drawing(options),
             "stop": [*ends, *options["stop"]],
             # Markers of a format are special tokens, which are left out of the text otherwise.
             "preserved_tokens": [*fmt.markers, *ends],
-            "logit_bias": [[token, False] for token in unwritable(fmt, self._tokenizer)],
+            "logit_bias": [[token, False] for token in banned],
+            **({"logprobs": 1} if job.reasons == "wanted" else {}),
         }
         answer.end(self._server.handle_completions(body, answer.chunk))
         reply = fmt.parse("".join(parts), self._tokenizer)
-        stream.show(reply.text)
-        return answer.written(plan=reply.plan)
+        shown.show(reply.text)
+        probabilities = () if chosen is None else chosen.probabilities
+        thought = thought_of(reply, conversation, None if chosen is None else manner.plan, probabilities)
+        why = why_of(thought, answer.logprobs, fmt=fmt, setting=manner.plan) if job.reasons == "wanted" else {}
+        return _with_choice(answer.written(plan=reply.plan, why=why), chosen)
+
+    def _choose(
+        self, manner: Manner, conversation: Conversation, sample: Sample, options: Mapping[str, Any]
+    ) -> _Chosen | None:
+        """The strategy before the words, by the same rule as in `heedful chat`: one token, among the marks alone."""
+        if manner.plan is None:
+            return None
+        rule: PlanRule = manner.plan.rule(self._tokenizer.get_vocab(), {sample.id: conversation})
+        marks = tuple(rule.marks.values())
+        body = {
+            "prompt": list(sample.prompt),
+            "n_predict": 1,
+            "logit_bias": [[mark, ABOVE_ALL] for mark in marks],
+            # What llama.cpp reports after these are the probabilities among the marks, at temperature 1.
+            "samplers": ["top_k", "temperature"], "top_k": len(marks), "temperature": 1.0, "top_p": 1.0,
+            "logprobs": len(marks), "post_sampling_probs": True, "cache_prompt": True, "seed": 0,
+            "stream": True, "stream_options": {"include_usage": True},
+        }  # fmt: skip
+        answer = _Answer(lambda text: None, lambda: False)
+        answer.end(self._server.handle_completions(body, answer.chunk))
+        found = [answer.among.get(mark, 0.0) for mark in marks]
+        if not any(found):
+            raise EngineError("llama.cpp did not say how probable each strategy was.", code="failed")
+        probabilities = rule.probabilities(np.log(np.maximum(found, 1e-12)), sample.id)
+        seed = secrets.randbelow(2**31) if options["seed"] is None else int(options["seed"])
+        at = rule.choice(probabilities, sample.id, stream(seed, f"{sample.id}/plan"))
+        marker = list(manner.plan.markers.values())[at]
+        return _Chosen(
+            marker=marker, token=marks[at], marks=marks, probabilities=tuple(probabilities.tolist()),
+            read=answer.written(),
+        )  # fmt: skip
 
     def _parameters(self, library: Any, path: Path, options: Mapping[str, Any]) -> Any:
         p = library.CommonParams()
@@ -152,6 +208,29 @@ class LlamaBackend:
         return p
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """A strategy that was chosen: its marker, all marks, and what reading the prompt for it cost."""
+
+    marker: str
+    token: int
+    marks: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    read: Written
+
+
+def _with_choice(written: Written, chosen: _Chosen | None) -> Written:
+    """The counts of both requests as those of one: the second found the prompt of the first in memory."""
+    if chosen is None:
+        return written
+    return replace(
+        written,
+        prompt_tokens=chosen.read.prompt_tokens,
+        cached_tokens=chosen.read.cached_tokens,
+        completion_tokens=written.completion_tokens + 1,
+    )
+
+
 class _Answer:
     """What llama.cpp says while it writes; returning True from `chunk` stops it."""
 
@@ -159,6 +238,10 @@ class _Answer:
         self.emit, self.cancelled = emit, cancelled
         self.finish = "stop"
         self.usage: Mapping[str, Any] = {}
+        self.logprobs: list[float] = []
+        """Of the tokens, at temperature 1 over the whole vocabulary, where they were asked for."""
+        self.among: dict[int, float] = {}
+        """Token -> probability among those that the last token was drawn from, where that was asked for."""
         self.error: Mapping[str, Any] | None = None
         self.broken: BaseException | None = None
 
@@ -189,7 +272,7 @@ class _Answer:
         # Its message may quote the request.
         raise EngineError(f"llama.cpp refused the request (code {self.error.get('code')}).", code="refused")
 
-    def written(self, *, plan: Mapping[str, Any] | None = None) -> Written:
+    def written(self, *, plan: Mapping[str, Any] | None = None, why: Mapping[str, Any] | None = None) -> Written:
         """What was counted."""
         prompt = int(self.usage.get("prompt_tokens", 0))
         cached = int((self.usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0))
@@ -199,6 +282,7 @@ class _Answer:
             cached_tokens=cached,
             completion_tokens=int(self.usage.get("completion_tokens", 0)),
             plan=dict(plan or {}),
+            why=dict(why or {}),
         )
 
     def _take(self, part: Mapping[str, Any]) -> None:
@@ -208,6 +292,10 @@ class _Answer:
             text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             if text:
                 self.emit(text)
+            for token in (choice.get("logprobs") or {}).get("content") or ():
+                if "logprob" in token:
+                    self.logprobs.append(float(token["logprob"]))
+                self.among = {int(t["id"]): float(t["prob"]) for t in token.get("top_probs") or ()} or self.among
             self.finish = choice.get("finish_reason") or self.finish
 
 

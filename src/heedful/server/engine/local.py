@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from heedful.agents import Planners
+from heedful.agents.manner import Manner, manner_of
 from heedful.errors import EngineError
-from heedful.formats import Format, make
 from heedful.formats.chat import ChatFormat
 from heedful.models.causal import load
 from heedful.models.decoding import Decoding
-from heedful.models.generate import generate
-from heedful.models.talk import ReplyStream, unwritable
-from heedful.server.engine.find import recorded
+from heedful.models.talk import answer
 from heedful.server.engine.texts import Stops, conversation_of, sample_of
+from heedful.server.engine.why import version_of, why_of
 from heedful.server.engine.worker import Job, Written
 from heedful.types import Conversation
 
@@ -30,7 +30,7 @@ class _Enough(Exception):  # noqa: N818  (it is no error: the reply is long enou
 
 
 class TransformersBackend:
-    """See the module's page. Options: `model`, `context`.
+    """See the module's page. Options: `model`, `context`, and `plan`, how a strategy is chosen (as in `heedful chat`).
 
     Raises:
         UserError: a model that cannot be loaded.
@@ -39,53 +39,58 @@ class TransformersBackend:
     streams = 1
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        folder = Path(options["model"]).expanduser()
         self.name = Path(options["model"]).name
+        self.manner = manner_of(options["model"], plan=options.get("plan"))
         self._causal = load(options["model"], device="cpu")
-        self._format: Format = make(recorded(folder).get("format") or "chat")
+        if self.manner.plan is not None:
+            self.manner.plan.check_vocabulary(self._causal.tokenizer.get_vocab())
+        self.version = version_of(options["model"])
         self._context = min(int(options["context"]), self._causal.max_length)
 
     def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
         """See `Backend`."""
         if job.conversation is not None:
-            fmt, conversation = self._format, Conversation.from_dict(job.conversation)
+            manner, conversation = self.manner, Conversation.from_dict(job.conversation)
+            conversation = manner.planners.plan([conversation])[0]
         else:
             system, conversation = conversation_of(job.messages)
-            fmt = ChatFormat(system=system)
+            manner = Manner(fmt=ChatFormat(system=system), planners=Planners(), plan=None, max_length=self._context)
         if not len(conversation):
             raise EngineError("There is nothing to answer: a prompt needs a message.", code="refused")
-        tokenizer, options = self._causal.tokenizer, job.options
+        fmt, tokenizer, options = manner.fmt, self._causal.tokenizer, job.options
         new = int(options["max_tokens"])
-        sample = sample_of(fmt, conversation, tokenizer, max_length=self._context, new_tokens=new, key=job.key)
+        room = min(self._context, manner.max_length)
+        sample = sample_of(fmt, conversation, tokenizer, max_length=room, new_tokens=new, key=job.key)
         stops = Stops(options["stop"], emit)
-        stream = ReplyStream(fmt, tokenizer, stops.feed)
         count = 0
 
         def token(name: str, token: int) -> None:
             nonlocal count
             count += 1
-            stream.token(name, token)
             if stops.hit or cancelled():
                 raise _Enough
 
-        finish, plan = "stop", {}
-        batches = generate(
-            self._causal, [sample], _decoding(options), banned=unwritable(fmt, tokenizer), on_token=token
-        )
+        finish, plan, why = "stop", dict[str, Any](), dict[str, Any]()
         try:
-            made = next(iter(batches))[0].written
+            made = answer(
+                self._causal, fmt, conversation, sample, _decoding(options),
+                plan=manner.plan, on_text=stops.feed, on_token=token,
+            )  # fmt: skip
         except _Enough:
             pass
         else:
-            reply = fmt.parse(tokenizer.decode(made.tokens, skip_special_tokens=False), tokenizer)
-            stream.show(reply.text)
-            finish, plan = ("length" if made.finish == "length" else "stop"), dict(reply.plan)
+            finish, plan = ("length" if made.written.finish == "length" else "stop"), dict(made.reply.plan)
             stops.finish()
+            if job.reasons == "wanted":
+                # The end token is no word, and the surest of all.
+                words = made.written.own[:-1] if made.written.finish == "stop" else made.written.own
+                why = why_of(made.thought, words, fmt=fmt, setting=manner.plan)
         return Written(
             finish="stop" if stops.hit else finish,
             prompt_tokens=len(sample.prompt),
             completion_tokens=count,
             plan=plan,
+            why=why,
         )
 
 

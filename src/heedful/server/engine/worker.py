@@ -27,6 +27,8 @@ BACKENDS: Final = Registry(
         "xllamacpp": "heedful.server.engine.llama:LlamaBackend",
         "transformers": "heedful.server.engine.local:TransformersBackend",
         "openai": "heedful.server.engine.remote:RemoteBackend",
+        "belief": "heedful.server.engine.readers:BeliefBackend",
+        "readers": "heedful.server.engine.readers:ReadersBackend",
     },
 )
 """Name -> class with `__init__(options)` and `write`. From outside: `module:class`."""
@@ -40,17 +42,19 @@ class Job:
     conversation: Mapping[str, Any] | None = field(repr=False)
     options: Mapping[str, Any] = field(repr=False)
     key: str = ""
+    reasons: str = "unwanted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """How a reply ended; its words were given to `emit`."""
+    """How a reply ended; its words were given to `emit`. `why`: see `heedful.server.engine.why`."""
 
     finish: str
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    why: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Backend(Protocol):
@@ -59,6 +63,7 @@ class Backend(Protocol):
     Attributes:
         name: what the API calls the model.
         streams: replies at the same time.
+        version: hash of its weights; may be missing, or empty where the weights are somewhere else.
     """
 
     name: str
@@ -90,7 +95,8 @@ class Worker:
         except Exception as err:
             self.channel.send({"op": "failed", "why": _sentence(err), "again": not isinstance(err, UserError)})
             return
-        self.channel.send({"op": "ready", "model": backend.name, "streams": backend.streams})
+        version = getattr(backend, "version", "")
+        self.channel.send({"op": "ready", "model": backend.name, "streams": backend.streams, "version": version})
         pool = ThreadPoolExecutor(max_workers=backend.streams)
         frames: list[dict[str, Any]] | None = waiting
         while frames is not None:
@@ -113,6 +119,7 @@ class Worker:
             conversation=frame["conversation"],
             options=frame["options"],
             key=frame["key"],
+            reasons=frame.get("reasons", "unwanted"),
         )
         stopped = self._stopped[id]
 
@@ -123,6 +130,7 @@ class Worker:
         try:
             done = backend.write(job, emit, stopped.is_set)
             answer: dict[str, Any] = {"op": "done", "id": id, "finish": done.finish, "plan": dict(done.plan)}
+            answer["why"] = dict(done.why)
             answer |= {n: getattr(done, n) for n in ("prompt_tokens", "cached_tokens", "completion_tokens")}
         except Exception as err:
             code = err.code if isinstance(err, EngineError) else "refused" if isinstance(err, UserError) else "failed"

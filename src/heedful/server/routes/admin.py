@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
@@ -25,6 +26,7 @@ from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/admin", include_in_schema=False)
 Short = Annotated[str, Form(max_length=300)]
+READERS = ("emotion", "strategy", "knowledge")
 STAFF = invitations.MAY_INVITE["admin"]
 
 
@@ -39,6 +41,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         users = [user for user in unit.users.all() if user.role in STAFF]
         seekers = len(unit.users.all(role="help_seeker"))
         last, rows = unit.audit.last(), unit.audit.all(after=0, limit=1)
+        counted = unit.counters.all()
         factors = {user.id: (f := Factor.read(user.totp_secret)) is not None and f.on for user in users}
     today = desk.now().date()
     table = desk.directory.table()
@@ -55,9 +58,11 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "lacks": desk.profile.missing_for_client_replies(
             Conditions(responsible=desk.house.responsible, takeover_staffed=desk.on_duty)
         ),
-        "belief": _belief(desk, server),
         "workers": desk.workers,
         "reports": listed(desk.clinic.store)[-20:] if desk.on("report_button") else (),
+        "second": desk.second,
+        **{name: counted.get((name, str(today.year)), 0) for name in ("beliefs_raised", "beliefs_failed")},
+        "readers": [(name, Path(value).name) for name in READERS if (value := getattr(server.config, name))],
         "last": last,
         "any_audit": bool(rows),
         "verdict": None,
@@ -68,13 +73,6 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         **more,
     }
     return show("admin.html.j2", caller, desk, status=status, **values)
-
-
-def _belief(desk: Desk, server: Server) -> str:
-    """Whether a risk classifier runs beside the rules, as a short name."""
-    if desk.clinic.belief is not None:
-        return "runs"
-    return "none" if server.config.belief is None else "waits"
 
 
 def _value(value: Any) -> str:
