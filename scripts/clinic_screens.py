@@ -19,7 +19,7 @@ from typing import Any
 import browser_kit
 from clinic_kit import Clinic, make_clinic
 
-from heedful.review import checkins, instruments, notes, reports
+from heedful.review import checkins, instruments, notes, problems
 from heedful.server.routes.talk import PERSON_ASKED
 from heedful.store.unit import Unit
 from server_kit import PASSWORD, running
@@ -187,7 +187,7 @@ def papers(clinic: Clinic, clock: Clock, thread: str, user: str) -> None:
         words = "Fourth night without sleep. She goes through work in her head. Agreed: a closer look at the evenings."
         unit.case_notes.add(thread=thread, kind="note", text=words, by=clara, model="demo-model")
     words = "The answer came very late on Tuesday."
-    reports.report(clinic.desk.clinic, user=user, role="help_seeker", kind="other", text=words)
+    problems.report(clinic.desk.clinic, user=user, role="help_seeker", kind="other", text=words)
 
 
 PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
@@ -216,7 +216,7 @@ PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("tasks", "clinician", "/tasks", {}),
     ("people", "clinician", "/people", {}),
     ("supervision", "supervisor", "/supervision", {}),
-    ("reports", "supervisor", "/reports", {}),
+    ("problems", "supervisor", "/problems", {}),
     ("admin", "admin", "/admin", {}),
     ("line", "admin", "/admin/resources/us-988", {}),
 )

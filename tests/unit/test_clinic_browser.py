@@ -240,7 +240,7 @@ PAGES = {
         "/report",
     ),
     "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/account"),
-    "supervisor": ("/supervision", "/reports"),
+    "supervisor": ("/supervision", "/problems"),
     "admin": ("/admin", "/admin/resources/us-988"),
 }
 

@@ -212,7 +212,7 @@ PAGES = {
         "/report",
     ),
     "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/resources"),
-    "supervisor": ("/supervision", "/reports"),
+    "supervisor": ("/supervision", "/problems"),
     "admin": ("/admin", "/admin/resources/us-dv"),
 }
 

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConfigError, UserError
 from heedful.profiles import SWITCHES, Conditions
-from heedful.review.reports import listed
+from heedful.review.problems import listed
 from heedful.safety.resources import Line
 from heedful.server import directory, invitations, words
 from heedful.server.access import Called, Caller

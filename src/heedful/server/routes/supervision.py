@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from heedful.review import overview, watching
-from heedful.review.reports import listed
+from heedful.review.problems import listed
 from heedful.server import drawing, here
 from heedful.server.access import Called
 from heedful.server.clinic import At

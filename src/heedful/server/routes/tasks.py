@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConflictError, TransitionError, UserError
-from heedful.review import crisis, reports
+from heedful.review import crisis, problems
 from heedful.review.clinic import open_tasks
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
@@ -37,7 +37,7 @@ def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> 
         "rows": found,
         "names": names,
         "wrong": wrong,
-        "closed_elsewhere": (crisis.TAKEOVER, reports.TASK),
+        "closed_elsewhere": (crisis.TAKEOVER, problems.TASK),
     }
     return show("tasks.html.j2", caller, desk, status=status, now=desk.now(), until=until, **values)
 
@@ -74,7 +74,7 @@ def done(task: str, caller: Called, desk: At, version: Version, outcome: Text = 
         found = _get(desk, task)
         if found.kind == crisis.TAKEOVER:
             raise TransitionError("A handover is done by taking the conversation over.")
-        if found.kind == reports.TASK:
+        if found.kind == problems.TASK:
             raise TransitionError("A report is closed by a supervisor, on the page of reports.")
         if not words:
             raise TransitionError("To close a task, say how it went.")

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConflictError, DataError, TransitionError
-from heedful.review import reports
+from heedful.review import problems
 from heedful.safety import texts
 from heedful.server import here
 from heedful.server.access import Called, Caller
@@ -29,7 +29,7 @@ def form(caller: Called, desk: At) -> Response:
 
 
 def _form(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "", text: str = "") -> Response:
-    values: dict[str, Any] = {"kinds": REPORT_KINDS, "wrong": wrong, "text": text, "longest": reports.LONGEST}
+    values: dict[str, Any] = {"kinds": REPORT_KINDS, "wrong": wrong, "text": text, "longest": problems.LONGEST}
     return show("report.html.j2", caller, desk, status=status, **values)
 
 
@@ -41,9 +41,9 @@ def send(
     _offered(desk)
     assert caller.role is not None
     try:
-        made = reports.report(desk.clinic, user=caller.user or "", role=caller.role, kind=kind, text=text)
+        made = problems.report(desk.clinic, user=caller.user or "", role=caller.role, kind=kind, text=text)
     except DataError:
-        return _form(caller, desk, status=400, wrong=here.t("report.wrong", most=reports.LONGEST), text=text)
+        return _form(caller, desk, status=400, wrong=here.t("report.wrong", most=problems.LONGEST), text=text)
     options: tuple[str, ...] = ()
     if made.danger:
         lines = desk.directory.fill(here.language())
@@ -52,7 +52,7 @@ def send(
     return show("reported.html.j2", caller, desk, options=options, on_duty=desk.on_duty)
 
 
-@router.get("/reports")
+@router.get("/problems")
 def overview(caller: Called, desk: At) -> Response:
     """What was reported, with its words; open ones first."""
     return _overview(caller, desk)
@@ -63,10 +63,10 @@ def _overview(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "")
     with desk.clinic.store.read() as unit:
         found = sorted(unit.reports.all(), key=lambda r: r.state != "open")
         names = {r.user_id: (user.name or "") for r in found if (user := unit.users.find(r.user_id)) is not None}
-    return show("reports.html.j2", caller, desk, status=status, rows=found, names=names, wrong=wrong)
+    return show("problems.html.j2", caller, desk, status=status, rows=found, names=names, wrong=wrong)
 
 
-@router.post("/reports/{report}/close")
+@router.post("/problems/{report}/close")
 def close(
     report: str,
     caller: Called,
@@ -77,12 +77,12 @@ def close(
     """Somebody dealt with it."""
     _offered(desk)
     try:
-        reports.close(desk.clinic.store, report, by=caller.user or "", outcome=outcome, version=version)
+        problems.close(desk.clinic.store, report, by=caller.user or "", outcome=outcome, version=version)
     except ConflictError as err:
-        return conflict(caller, desk, err, back="/reports", text=outcome)
+        return conflict(caller, desk, err, back="/problems", text=outcome)
     except TransitionError as err:
         return _overview(caller, desk, status=409, wrong=str(err))
-    return RedirectResponse("/reports", status_code=303)
+    return RedirectResponse("/problems", status_code=303)
 
 
 def _offered(desk: Desk) -> None:

@@ -14,7 +14,7 @@ server_kit.require()
 from clinic_kit import Clinic, make_clinic, say, send
 from test_clinic_consents import with_switches
 
-from heedful.review import reports
+from heedful.review import problems
 from store_kit import Clock
 
 WORDS = "The answer yesterday was zzplantedzz and it hurt."
@@ -62,13 +62,13 @@ def test_a_report_is_read_by_a_supervisor_and_by_nobody_else(clinic: Clinic) -> 
     assert "has arrived" in answer.text
     susan, root = clinic.client("supervisor"), clinic.client("admin")
     assert "open: 1" in susan.get("/supervision").text
-    assert WORDS in susan.get("/reports").text
+    assert WORDS in susan.get("/problems").text
     page = root.get("/admin").text
     assert "Something hurt me" in page
     assert "zzplantedzz" not in page
     for role in ("admin", "clinician", "help_seeker"):
-        assert clinic.client(role).get("/reports").status_code == 403
-    (found,) = reports.listed(clinic.store)
+        assert clinic.client(role).get("/problems").status_code == 403
+    (found,) = problems.listed(clinic.store)
     assert (found.kind, found.role, found.state) == ("hurtful", "help_seeker", "open")
     with clinic.store.read() as unit:
         (task,) = unit.tasks.open()
@@ -79,24 +79,24 @@ def test_a_report_is_read_by_a_supervisor_and_by_nobody_else(clinic: Clinic) -> 
 def test_it_is_closed_with_an_outcome_and_its_task_with_it(clinic: Clinic) -> None:
     send(clinic.begun(), "/report", {"kind": "wrong", "text": WORDS})
     susan = clinic.client("supervisor")
-    (found,) = reports.listed(clinic.store)
+    (found,) = problems.listed(clinic.store)
     with clinic.store.read() as unit:
         (task,) = unit.tasks.open()
     values = {"version": "1", "outcome": "It was my words."}
     assert send(susan, f"/tasks/{task.id}/done", values, page="/tasks").status_code == 409
-    path = f"/reports/{found.id}/close"
-    assert send(susan, path, {"version": "1", "outcome": " "}, page="/reports").status_code == 409
-    assert send(susan, path, {"version": "1", "outcome": "Spoken with the team."}, page="/reports").status_code == 303
-    assert send(susan, path, {"version": "1", "outcome": "Again."}, page="/reports").status_code == 409
+    path = f"/problems/{found.id}/close"
+    assert send(susan, path, {"version": "1", "outcome": " "}, page="/problems").status_code == 409
+    assert send(susan, path, {"version": "1", "outcome": "Spoken with the team."}, page="/problems").status_code == 303
+    assert send(susan, path, {"version": "1", "outcome": "Again."}, page="/problems").status_code == 409
     with clinic.store.read() as unit:
         assert unit.tasks.open() == ()
-    assert reports.listed(clinic.store)[0].state == "closed"
+    assert problems.listed(clinic.store)[0].state == "closed"
 
 
 @pytest.mark.parametrize("values", [{"kind": "hurtful", "text": " "}, {"kind": "fun", "text": "x"}, {"text": "x"}])
 def test_what_cannot_be_kept_is_said(clinic: Clinic, values: dict[str, str]) -> None:
     assert send(clinic.begun(), "/report", values).status_code == 400
-    assert reports.listed(clinic.store) == ()
+    assert problems.listed(clinic.store) == ()
 
 
 def test_danger_in_a_report_opens_the_lines_and_asks_a_person_to_look(clinic: Clinic) -> None:
@@ -117,5 +117,5 @@ def test_where_the_profile_has_no_button_there_is_none(tmp_path: Path, clock: Cl
     assert 'href="/report"' not in client.get("/talk").text
     assert client.get("/report").status_code == 404
     assert send(client, "/report", {"kind": "other", "text": "x"}, page="/me").status_code == 404
-    assert clinic.client("supervisor").get("/reports").status_code == 404
+    assert clinic.client("supervisor").get("/problems").status_code == 404
     clinic.store.close()
