@@ -273,6 +273,26 @@ def test_an_invitation_opens_an_account_once(clinic: Clinic, clock: Clock) -> No
     assert guest.get("/").headers["location"] == "/talk"
 
 
+def test_the_first_password_is_stretched_where_all_passwords_are(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stretching takes long on purpose: in the threads that look callers up, a flood of it would stop everybody."""
+    server = clinic.site.app.state.server
+    page = send(clinic.client("clinician"), "/people", {"name": "ida", "language": "en"}).text
+    found = re.search(r"http://127.0.0.1(/invitation/[^<\s]+)", page)
+    assert found
+    hash, borrowed = server.accounts.passwords.hash, []
+
+    def watched(*args: Any, **kwargs: Any) -> str:
+        borrowed.append(server.stretching.borrowed_tokens)
+        return str(hash(*args, **kwargs))
+
+    monkeypatch.setattr(server.accounts.passwords, "hash", watched)
+    assert send(clinic.site.client(), found[1], {"password": PASSWORD}).status_code == 303
+    assert borrowed == [1]
+    assert server.stretching.borrowed_tokens == 0
+
+
 def test_an_invitation_dies_with_time_with_a_new_one_and_with_the_account(clinic: Clinic, clock: Clock) -> None:
     clara = clinic.client("clinician")
     link = re.compile(r"(/invitation/[^<\s]+)</textarea>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
@@ -98,13 +99,16 @@ def open_invitation(token: str, caller: Called, desk: At) -> Response:
 
 
 @router.post("/invitation/{token}")
-def accept(
+async def accept(
     token: str, caller: Called, desk: At, server: Serving, password: Annotated[str, Form(max_length=2000)] = ""
 ) -> Response:
-    """The first password."""
+    """The first password, stretched where all passwords are: a flood of them must not keep anybody else waiting."""
+    store = desk.clinic.store
     try:
-        invitations.accept(desk.clinic.store, server.accounts, token, password)
+        await to_thread.run_sync(
+            lambda: invitations.accept(store, server.accounts, token, password), limiter=server.stretching
+        )
     except UnlockError as err:
-        user = invitations.opened(desk.clinic.store, token)
+        user = await to_thread.run_sync(invitations.opened, store, token)
         return show("invitation.html.j2", caller, desk, status=400, name=user.name, token=token, wrong=str(err))
     return RedirectResponse("/sign-in?next=/", status_code=303)
