@@ -172,6 +172,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{match[0]}'?" if match else ""
 
 
+def only_keys(found: Iterable[str], known: Iterable[str], *, where: str) -> None:
+    """Refuse a table of a file that holds a key which nothing reads: it would be a setting that does nothing.
+
+    Raises:
+        ConfigError: one sentence, with the nearest known key.
+
+    >>> only_keys({"name", "hours"}, {"name", "hours"}, where="clinic.toml")
+    """
+    names = sorted(known)
+    if stray := sorted(set(found) - set(names)):
+        raise ConfigError(f"{where} has the unknown key '{stray[0]}'.{nearest(stray[0], names)}")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> NotFoundError:
     """The one sentence for a name that no table has."""
     names = sorted(known)

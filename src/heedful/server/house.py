@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from heedful.errors import ConfigError, nearest
+from heedful.errors import ConfigError, only_keys
 
 FILE: Final = "clinic.toml"
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -109,9 +109,7 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
     Raises:
         ConfigError: as for `load`.
     """
-    known = set(House.__dataclass_fields__)
-    if stray := sorted(set(found) - known):
-        raise ConfigError(f"{where} has the unknown key '{stray[0]}'.{nearest(stray[0], known)}")
+    only_keys(found, House.__dataclass_fields__, where=where)
     values: dict[str, Any] = dict(found)
     try:
         if "timezone" in values:
