@@ -33,6 +33,8 @@ class HeedfulError(Exception):
     """Base of the tree. `exit_code` is what the command line returns for it."""
 
     exit_code = 1
+    words: tuple[str, Mapping[str, object]] | None = None
+    """Key and values of the text that a page shows in its reader's language; without one it shows the message."""
 
 
 class UserError(HeedfulError):

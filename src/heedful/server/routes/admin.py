@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from heedful.errors import ConfigError, UserError
 from heedful.profiles import SWITCHES
 from heedful.safety.resources import Line
-from heedful.server import directory, invitations, words
+from heedful.server import directory, here, invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.auth.second_factor import Factor
 from heedful.server.clinic import At, Desk
@@ -92,7 +92,7 @@ def add(
             inviter=caller.role,
         )
     except UserError as err:
-        return _page(caller, desk, server, status=400, wrong=str(err))
+        return _page(caller, desk, server, status=400, wrong=here.told(err))
     return invited(request, caller, desk, made, path, back="/admin")
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import TransitionError, UnlockError, UserError
-from heedful.server import invitations, words
+from heedful.server import here, invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
 from heedful.server.shown import show
@@ -48,7 +48,7 @@ def invite(request: Request, caller: Called, desk: At, name: Short = "", languag
             inviter=caller.role,
         )
     except UserError as err:
-        return _page(caller, desk, status=400, wrong=str(err))
+        return _page(caller, desk, status=400, wrong=here.told(err))
     return invited(request, caller, desk, made, path, back="/people")
 
 
@@ -110,5 +110,5 @@ async def accept(
         )
     except UnlockError as err:
         user = await to_thread.run_sync(invitations.opened, store, token)
-        return show("invitation.html.j2", caller, desk, status=400, name=user.name, token=token, wrong=str(err))
+        return show("invitation.html.j2", caller, desk, status=400, name=user.name, token=token, wrong=here.told(err))
     return RedirectResponse("/sign-in?next=/", status_code=303)
