@@ -166,7 +166,9 @@ def record(clinic: Clinic, clock: Clock, user: str, thread: str) -> None:
 
 PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("sign-in", None, "/sign-in", {}),
+    ("sign-in-german", None, "/sign-in", {"locale": "de-DE"}),
     ("resources", None, "/resources", {}),
+    ("protocol", None, "/protocol", {}),
     ("first-use", "Ida", "/talk", {}),
     ("talk", "Mara", "/talk", {}),
     ("talk-phone", "Mara", "/talk", {"viewport": {"width": 390, "height": 800}}),
@@ -187,6 +189,7 @@ PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("people", "clinician", "/people", {}),
     ("supervision", "supervisor", "/supervision", {}),
     ("admin", "admin", "/admin", {}),
+    ("account", "admin", "/account", {}),
     ("line", "admin", "/admin/resources/us-988", {}),
 )
 """Name of the picture, who looks, at what, and what is special about the window."""

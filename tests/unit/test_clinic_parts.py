@@ -52,7 +52,11 @@ def test_every_key_that_a_page_uses_is_there_and_none_is_left_over() -> None:
     used |= set(re.findall(r"[\"']((?:nav|house|span)\.[a-z_]+)[\"']", code))
     used |= set(re.findall(r"refusal\(\s*\w+,\s*[\"']([a-z_]+\.[a-z_]+)[\"']", code))
     assert used - known == set()
-    groups = set(re.findall(r"name_of\([\"']([a-z_]+)[\"']", code)) | {"talk", "consent", "decision", "problem"}
+    groups = (
+        set(re.findall(r"name_of\([\"']([a-z_]+)[\"']", code))
+        | {"talk", "consent", "decision", "problem"}
+        | {"level", "behaviour", "sign"}
+    )
     assert {key for key in known - used if key.split(".")[0] not in groups} == set()
 
 

@@ -22,6 +22,7 @@ from heedful.profiles import Profile, Value
 from heedful.review.clinic import Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
 from heedful.server import house as houses
+from heedful.server import titles
 from heedful.server.background import Repeated
 from heedful.server.directory import Directory
 from heedful.server.house import House
@@ -127,11 +128,13 @@ def make_desk(
         house, clinic: others in tests.
 
     Raises:
-        ConfigError: a profile or `clinic.toml` that cannot be used.
+        ConfigError: a profile or `clinic.toml` that cannot be used, or a name that the profile does not allow.
     """
     config = server.config
     found = house or houses.load(config.folder)
     profile = profile_of(config.profiles)
+    if profile.switches["name_filter"] == "on":
+        titles.check_installation(config, found)
     directory = Directory(server.store, country=config.country)
     clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory))
     limit = config.time_limit + config.wait_limit

@@ -9,6 +9,13 @@
     closed = ["2026-12-25"]
     [hours]
     mon = ["08:00-12:00", "13:00-18:00"]
+    [impact_assessment]
+    number = "DPIA-2026-03"
+    person = "R. Adeyemi"
+    day = 2026-11-01
+
+A paper has a number, or a `file` of the home folder, or both; `until` is its last day. `[approval_number]` is the same
+for the approval of an ethics committee.
 
 Without `hours` somebody is taken to be there at all times, and the page of the admin warns about it.
 """
@@ -31,6 +38,26 @@ Span = tuple[time, time]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Something that was checked and signed outside of this program: an impact assessment, an ethics approval.
+
+    Args:
+        number, file: which one it is; at least one of them.
+        person: who answers for it. day: since when. until: its last day; None = no end.
+    """
+
+    number: str = ""
+    file: str = ""
+    person: str
+    day: date
+    until: date | None = None
+
+    def good(self, today: date) -> bool:
+        """Whether it counts on a day."""
+        return self.day <= today and (self.until is None or today <= self.until)
+
+
+@dataclass(frozen=True, kw_only=True)
 class House:
     """The clinic.
 
@@ -41,6 +68,7 @@ class House:
         closed: days without anybody.
         response_minutes: until a person answers a handover. look_minutes: until a person looks where nothing is held.
         draft_minutes: after so long a draft is stale.
+        impact_assessment, approval_number: papers that a profile may ask for.
     """
 
     name: str = ""
@@ -53,6 +81,8 @@ class House:
     response_minutes: int = 15
     look_minutes: int = 60
     draft_minutes: int = 60
+    impact_assessment: Paper | None = None
+    approval_number: Paper | None = None
 
     def on_duty(self, now: datetime) -> bool:
         """Whether somebody is there."""
@@ -100,7 +130,11 @@ def load(folder: Path) -> House:
         found = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path} is no TOML ({type(err).__name__}); mend the file.") from err
-    return parse(found, where=str(path))
+    made = parse(found, where=str(path))
+    for paper in (made.impact_assessment, made.approval_number):
+        if paper is not None and paper.file and not (folder / paper.file).is_file():
+            raise ConfigError(f"{path}: there is no file '{paper.file}' in {folder}; put it there, or give its number.")
+    return made
 
 
 def parse(found: Mapping[str, Any], *, where: str) -> House:
@@ -117,6 +151,9 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
         values["closed"] = frozenset(_day(day) for day in values.get("closed", ()))
         if "hours" in values:
             values["hours"] = _hours(values["hours"], where)
+        for name in ("impact_assessment", "approval_number"):
+            if name in values:
+                values[name] = _paper(values[name], f"{where}, [{name}]")
     except (ZoneInfoNotFoundError, TypeError, ValueError, AttributeError) as err:
         if isinstance(err, ConfigError):
             raise
@@ -126,6 +163,17 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{where}: '{name}' is a whole number of minutes, at least 1.")
     return House(**values)
+
+
+def _paper(found: Any, where: str) -> Paper:
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{where}: a paper is a table with number or file, person and day.")
+    only_keys(found, Paper.__dataclass_fields__, where=where)
+    values: dict[str, Any] = {name: str(found.get(name, "")).strip() for name in ("number", "file", "person")}
+    if not values["person"] or not (values["number"] or values["file"]) or "day" not in found:
+        raise ConfigError(f"{where}: a paper needs a number or a file, the person who answers for it, and its day.")
+    until = _day(found["until"]) if found.get("until") else None
+    return Paper(**values, day=_day(found["day"]), until=until)
 
 
 def _day(value: Any) -> date:

@@ -30,6 +30,7 @@ from heedful.errors import (
 )
 from heedful.server import here, logs, words
 from heedful.server.access import SCOPES
+from heedful.server.conditions import ClosedError
 from heedful.server.views import page
 from heedful.store.states import DRAFT_STEPS, JOB_STEPS, PURPOSES, ROLES, THREAD_STEPS
 
@@ -132,6 +133,7 @@ def of_error(err: Exception) -> Problem:
 
 
 _STATUS: Final[tuple[tuple[type[HeedfulError], int, str], ...]] = (
+    (ClosedError, 503, "closed"),
     (NotFoundError, 404, "not_found"),
     (TransitionError, 409, "illegal_change"),
     (ConflictError, 409, "conflict"),

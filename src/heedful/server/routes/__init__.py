@@ -17,6 +17,7 @@ from heedful.server.routes import (
     me,
     openai,
     people,
+    protocol,
     setup,
     sign_in,
     start,
@@ -44,5 +45,6 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     people.router,
     supervision.router,
     admin.router,
+    protocol.router,
 )
 """What the app answers with."""

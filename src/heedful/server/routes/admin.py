@@ -16,6 +16,7 @@ from heedful.server import directory, here, invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.auth.second_factor import Factor
 from heedful.server.clinic import At, Desk
+from heedful.server.conditions import check_account, papers, titled
 from heedful.server.routes.people import invited, set_disabled
 from heedful.server.shown import show
 from heedful.server.state import Server, Serving
@@ -50,6 +51,8 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "engine": server.engine.state(),
         "warnings": desk.profile.warnings(today),
         "sources": desk.profile.sources,
+        "papers": papers(desk),
+        "titled": titled(desk),
         "switches": [(name, _value(desk.profile.switches[name]), s.meaning) for name, s in SWITCHES.items()],
         "workers": desk.workers,
         "last": last,
@@ -83,6 +86,7 @@ def add(
 ) -> Response:
     """A new account of staff; its link is shown once."""
     try:
+        check_account(desk, name)
         made, path = invitations.invite(
             desk.clinic.store,
             role=role,

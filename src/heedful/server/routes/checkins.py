@@ -16,10 +16,11 @@ from heedful.safety import texts
 from heedful.server import drawing, here
 from heedful.server.access import Called
 from heedful.server.clinic import At
+from heedful.server.conditions import fulfilled
 from heedful.server.shown import show
 from heedful.store.records import Checkin
 
-router = APIRouter(prefix="/check-ins", include_in_schema=False)
+router = APIRouter(prefix="/check-ins", include_in_schema=False, dependencies=[Depends(fulfilled)])
 
 
 async def filled(request: Request) -> FormData:

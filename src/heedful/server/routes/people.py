@@ -12,6 +12,7 @@ from heedful.errors import TransitionError, UnlockError, UserError
 from heedful.server import here, invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
+from heedful.server.conditions import check_account
 from heedful.server.shown import show
 from heedful.server.state import Serving
 from heedful.store.records import User
@@ -39,6 +40,7 @@ def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> 
 def invite(request: Request, caller: Called, desk: At, name: Short = "", language: Short = "en") -> Response:
     """A new account; its link is shown once."""
     try:
+        check_account(desk, name)
         made, path = invitations.invite(
             desk.clinic.store,
             role="help_seeker",

@@ -13,6 +13,8 @@ from heedful.errors import ConfigError, ConflictError, UserError
 from heedful.server import here
 from heedful.server.access import Called, Caller
 from heedful.server.auth.passwords import check_password
+from heedful.server.clinic import At
+from heedful.server.conditions import check_account
 from heedful.server.gate import from_here
 from heedful.server.problems import wait
 from heedful.server.state import Server, Serving
@@ -35,6 +37,7 @@ async def form(request: Request, caller: Called, server: Serving) -> Response:
 async def setup(
     request: Request,
     caller: Called,
+    desk: At,
     server: Serving,
     code: Text,
     admin_name: Text,
@@ -54,6 +57,8 @@ async def setup(
     backoff.worked("setup", "setup")
     people = (("admin", admin_name, admin_password), ("clinician", clinician_name, clinician_password))
     try:
+        for name in (admin_name, clinician_name):
+            check_account(desk, name)
         await to_thread.run_sync(lambda: _make(server, people), limiter=server.stretching)
     except UserError as err:
         return _again(caller, here.told(err), status=400)

@@ -51,6 +51,7 @@ def resources(caller: Called, desk: At) -> Response:
         emergency=table.emergency(country),
         options=found.options("thoughts", line=lines.line, emergency=lines.emergency),
         on_duty=desk.on_duty,
+        protocol=desk.on("protocol_page"),
     )
 
 
