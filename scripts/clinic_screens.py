@@ -190,6 +190,7 @@ PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("supervision", "supervisor", "/supervision", {}),
     ("admin", "admin", "/admin", {}),
     ("account", "admin", "/account", {}),
+    ("reports", "supervisor", "/reports", {}),
     ("line", "admin", "/admin/resources/us-988", {}),
 )
 """Name of the picture, who looks, at what, and what is special about the window."""

@@ -226,7 +226,7 @@ def test_supervisor_and_admin_find_their_pages(house: House) -> None:
 
 
 PAGES = {
-    None: ("/sign-in", "/resources", "/nothing"),
+    None: ("/sign-in", "/resources", "/protocol", "/nothing"),
     "help_seeker": (
         "/talk",
         "/check-ins",
@@ -236,9 +236,9 @@ PAGES = {
         "/me",
         "/me/delete",
     ),
-    "clinician": ("/inbox", "{thread}", "/tasks", "/people", "/account"),
-    "supervisor": ("/supervision",),
-    "admin": ("/admin", "/admin/resources/us-988"),
+    "clinician": ("/inbox", "{thread}", "/tasks", "/people", "/account", "/account/tokens"),
+    "supervisor": ("/supervision", "/reports"),
+    "admin": ("/admin", "/admin/resources/us-988", "/reports"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ server_kit.require()
 
 from clinic_kit import Clinic, make_clinic, say, send
 
+from heedful.review.crisis import state_of as crisis_state
+from heedful.safety.crisis import BEHAVIOURS, CLASSES, TIERS
+from heedful.safety.events import RUNGS
+from heedful.safety.state import facts
+from heedful.server import words as page_words
 from server_kit import PASSWORD
 from store_kit import Clock
 
@@ -223,6 +229,59 @@ def test_every_page_speaks_every_language(clinic: Clinic, language: str) -> None
 
 
 # ---------------------------------------------------------------------- tasks
+
+
+@pytest.mark.parametrize("language", page_words.LANGUAGES)
+def test_every_fact_of_the_crisis_path_stands_beside_its_name(clinic: Clinic, language: str) -> None:
+    say(clinic.begun(), DANGER, "m-1")
+    clara = clinic.client("clinician")
+    send(clara, "/language", {"language": language}, page="/inbox")
+    page = clara.get(f"/inbox/{clinic.thread().id}").text
+    known = facts(crisis_state(clinic.thread()), clinic.desk.now())
+    assert {"tier", "classes", "denials", "minutes_since_first_sign"} <= set(known)
+    for name in known:
+        label = page_words.load(language).say(f"fact.{name}")
+        assert f"<div><dt>{label}</dt><dd>" in page, name
+    shown = dict(re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)</dd></div>", page))
+    spoken = page_words.load(language).say
+    assert shown[spoken("fact.level")] == "5"
+    assert shown[spoken("fact.refused")] == spoken("thread.no")
+
+
+def test_the_person_on_duty_gets_a_short_summary_and_not_the_transcript(clinic: Clinic) -> None:
+    """Requirement 11 of the crisis path."""
+    anna = clinic.begun()
+    say(anna, "Mondays are grey. ZZmarkerZZ", "m-0")
+    say(anna, DANGER, "m-1")
+    with clinic.store.read() as unit:
+        (task,) = [t for t in unit.tasks.open(thread=clinic.thread().id) if t.kind == "takeover"]
+    told = json.loads(task.text)
+    assert set(told) == set(facts(crisis_state(clinic.thread()), clinic.desk.now()))
+    assert told["tier"] == "immediate"
+    heard = {word for _, text in clinic.turns() for word in re.findall(r"[A-Za-z]{5,}", text.lower())}
+    written = set(re.findall(r"[a-z]{5,}", " ".join(str(value) for value in told.values())))
+    assert written <= KNOWN_WORDS, "a summary is made of names that the program chose"
+    assert "zzmarkerzz" in heard - written
+    page = clinic.client("clinician").get("/tasks").text
+    assert 'class="summary"' in page
+    assert "Immediate" in page.partition('class="summary"')[2][:120]
+    assert "ZZmarker" not in page
+    assert "tonight" not in page
+
+
+def test_a_task_with_words_of_its_own_has_no_summary(clinic: Clinic) -> None:
+    say(clinic.begun(), "hello", "m-1")
+    thread, due = clinic.thread().id, clinic.desk.now()
+    for kind, text in (("look", "call her back"), ("look", '["a list"]'), ("follow_up", '{"tier": "immediate"}')):
+        clinic.store.run(
+            lambda unit, k=kind, t=text: unit.tasks.add(kind=k, due_at=due, by="rules", thread=thread, text=t)
+        )
+    page = clinic.client("clinician").get("/tasks").text
+    assert 'class="summary"' not in page
+    assert "call her back" not in page
+
+
+KNOWN_WORDS = set(re.findall(r"[a-z]{5,}", " ".join((*TIERS, *RUNGS, *BEHAVIOURS, *CLASSES))))
 
 
 def test_a_handover_is_taken_over_and_its_clock_cannot_be_moved(clinic: Clinic) -> None:

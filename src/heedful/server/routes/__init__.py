@@ -18,6 +18,7 @@ from heedful.server.routes import (
     openai,
     people,
     protocol,
+    reports,
     setup,
     sign_in,
     start,
@@ -46,5 +47,6 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     supervision.router,
     admin.router,
     protocol.router,
+    reports.router,
 )
 """What the app answers with."""
