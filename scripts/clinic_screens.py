@@ -192,7 +192,9 @@ def papers(clinic: Clinic, clock: Clock, thread: str, user: str) -> None:
 
 PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("sign-in", None, "/sign-in", {}),
+    ("sign-in-german", None, "/sign-in", {"locale": "de-DE"}),
     ("resources", None, "/resources", {}),
+    ("protocol", None, "/protocol", {}),
     ("first-use", "Ida", "/talk", {}),
     ("talk", "Mara", "/talk", {}),
     ("talk-phone", "Mara", "/talk", {"viewport": {"width": 390, "height": 800}}),
@@ -218,6 +220,8 @@ PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("supervision", "supervisor", "/supervision", {}),
     ("problems", "supervisor", "/problems", {}),
     ("admin", "admin", "/admin", {}),
+    ("account", "admin", "/account", {}),
+    ("reports", "supervisor", "/reports", {}),
     ("line", "admin", "/admin/resources/us-988", {}),
 )
 """Name of the picture, who looks, at what, and what is special about the window."""

@@ -36,7 +36,7 @@ PEOPLE = {
 """Role -> name."""
 
 
-NEEDED = ("fastapi", "uvicorn", "argon2", "pyotp", "segno", "multipart", "sqlcipher3")
+NEEDED = ("fastapi", "uvicorn", "argon2", "fpdf", "pyotp", "segno", "multipart", "sqlcipher3", "uharfbuzz")
 
 
 def require() -> None:

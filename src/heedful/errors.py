@@ -33,6 +33,8 @@ class HeedfulError(Exception):
     """Base of the tree. `exit_code` is what the command line returns for it."""
 
     exit_code = 1
+    words: tuple[str, Mapping[str, object]] | None = None
+    """Key and values of the text that a page shows in its reader's language; without one it shows the message."""
 
 
 class UserError(HeedfulError):
@@ -170,6 +172,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{match[0]}'?" if match else ""
+
+
+def only_keys(found: Iterable[str], known: Iterable[str], *, where: str) -> None:
+    """Refuse a table of a file that holds a key which nothing reads: it would be a setting that does nothing.
+
+    Raises:
+        ConfigError: one sentence, with the nearest known key.
+
+    >>> only_keys({"name", "hours"}, {"name", "hours"}, where="clinic.toml")
+    """
+    names = sorted(known)
+    if stray := sorted(set(found) - set(names)):
+        raise ConfigError(f"{where} has the unknown key '{stray[0]}'.{nearest(stray[0], names)}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> NotFoundError:

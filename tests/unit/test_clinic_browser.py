@@ -226,7 +226,7 @@ def test_supervisor_and_admin_find_their_pages(house: House) -> None:
 
 
 PAGES = {
-    None: ("/sign-in", "/resources", "/nothing"),
+    None: ("/sign-in", "/resources", "/protocol", "/nothing"),
     "help_seeker": (
         "/talk",
         "/check-ins",
@@ -239,9 +239,9 @@ PAGES = {
         "/consents/training",
         "/report",
     ),
-    "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/account"),
-    "supervisor": ("/supervision", "/problems"),
-    "admin": ("/admin", "/admin/resources/us-988"),
+    "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/account", "/account/tokens"),
+    "supervisor": ("/supervision", "/problems", "/reports"),
+    "admin": ("/admin", "/admin/resources/us-988", "/reports"),
 }
 
 

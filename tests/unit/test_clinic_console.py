@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ server_kit.require()
 
 from clinic_kit import Clinic, make_clinic, say, send
 
+from heedful.review.crisis import state_of as crisis_state
+from heedful.safety.crisis import BEHAVIOURS, CLASSES, TIERS
+from heedful.safety.events import RUNGS
+from heedful.safety.state import facts
+from heedful.server import words as page_words
 from server_kit import PASSWORD
 from store_kit import Clock
 
@@ -232,6 +238,59 @@ def test_every_page_speaks_every_language(clinic: Clinic, language: str) -> None
 # ---------------------------------------------------------------------- tasks
 
 
+@pytest.mark.parametrize("language", page_words.LANGUAGES)
+def test_every_fact_of_the_crisis_path_stands_beside_its_name(clinic: Clinic, language: str) -> None:
+    say(clinic.begun(), DANGER, "m-1")
+    clara = clinic.client("clinician")
+    send(clara, "/language", {"language": language}, page="/inbox")
+    page = clara.get(f"/inbox/{clinic.thread().id}").text
+    known = facts(crisis_state(clinic.thread()), clinic.desk.now())
+    assert {"tier", "classes", "denials", "minutes_since_first_sign"} <= set(known)
+    for name in known:
+        label = page_words.load(language).say(f"fact.{name}")
+        assert f"<div><dt>{label}</dt><dd>" in page, name
+    shown = dict(re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)</dd></div>", page))
+    spoken = page_words.load(language).say
+    assert shown[spoken("fact.level")] == "5"
+    assert shown[spoken("fact.refused")] == spoken("thread.no")
+
+
+def test_the_person_on_duty_gets_a_short_summary_and_not_the_transcript(clinic: Clinic) -> None:
+    """Requirement 11 of the crisis path."""
+    anna = clinic.begun()
+    say(anna, "Mondays are grey. ZZmarkerZZ", "m-0")
+    say(anna, DANGER, "m-1")
+    with clinic.store.read() as unit:
+        (task,) = [t for t in unit.tasks.open(thread=clinic.thread().id) if t.kind == "takeover"]
+    told = json.loads(task.text)
+    assert set(told) == set(facts(crisis_state(clinic.thread()), clinic.desk.now()))
+    assert told["tier"] == "immediate"
+    heard = {word for _, text in clinic.turns() for word in re.findall(r"[A-Za-z]{5,}", text.lower())}
+    written = set(re.findall(r"[a-z]{5,}", " ".join(str(value) for value in told.values())))
+    assert written <= KNOWN_WORDS, "a summary is made of names that the program chose"
+    assert "zzmarkerzz" in heard - written
+    page = clinic.client("clinician").get("/tasks").text
+    assert 'class="summary"' in page
+    assert "Immediate" in page.partition('class="summary"')[2][:120]
+    assert "ZZmarker" not in page
+    assert "tonight" not in page
+
+
+def test_a_task_with_words_of_its_own_has_no_summary(clinic: Clinic) -> None:
+    say(clinic.begun(), "hello", "m-1")
+    thread, due = clinic.thread().id, clinic.desk.now()
+    for kind, text in (("look", "call her back"), ("look", '["a list"]'), ("follow_up", '{"tier": "immediate"}')):
+        clinic.store.run(
+            lambda unit, k=kind, t=text: unit.tasks.add(kind=k, due_at=due, by="rules", thread=thread, text=t)
+        )
+    page = clinic.client("clinician").get("/tasks").text
+    assert 'class="summary"' not in page
+    assert "call her back" not in page
+
+
+KNOWN_WORDS = set(re.findall(r"[a-z]{5,}", " ".join((*TIERS, *RUNGS, *BEHAVIOURS, *CLASSES))))
+
+
 def test_a_handover_is_taken_over_and_its_clock_cannot_be_moved(clinic: Clinic) -> None:
     say(clinic.begun(), DANGER, "m-1")
     clara = clinic.client("clinician")
@@ -278,6 +337,26 @@ def test_an_invitation_opens_an_account_once(clinic: Clinic, clock: Clock) -> No
     signed = server_kit.post(guest, "/sign-in", {"name": "dora", "password": PASSWORD})
     assert signed.headers["location"] == "/"
     assert guest.get("/").headers["location"] == "/talk"
+
+
+def test_the_first_password_is_stretched_where_all_passwords_are(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stretching takes long on purpose: in the threads that look callers up, a flood of it would stop everybody."""
+    server = clinic.site.app.state.server
+    page = send(clinic.client("clinician"), "/people", {"name": "ida", "language": "en"}).text
+    found = re.search(r"http://127.0.0.1(/invitation/[^<\s]+)", page)
+    assert found
+    hash, borrowed = server.accounts.passwords.hash, []
+
+    def watched(*args: Any, **kwargs: Any) -> str:
+        borrowed.append(server.stretching.borrowed_tokens)
+        return str(hash(*args, **kwargs))
+
+    monkeypatch.setattr(server.accounts.passwords, "hash", watched)
+    assert send(clinic.site.client(), found[1], {"password": PASSWORD}).status_code == 303
+    assert borrowed == [1]
+    assert server.stretching.borrowed_tokens == 0
 
 
 def test_an_invitation_dies_with_time_with_a_new_one_and_with_the_account(clinic: Clinic, clock: Clock) -> None:

@@ -127,7 +127,7 @@ def test_a_clinic_edits_and_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (("item = 9", "item = 10"), "an item from 1 to 9"),
         (("{ from = 0, id", "{ from = 1, id"), "begin with the lowest sum"),
         (('title = "PHQ-9"', 'tilte = "PHQ-9"'), "'title' is missing"),
-        (('version = "1"', 'version = "1"\ncolour = "red"'), "'colour' is unknown"),
+        (('version = "1"', 'version = "1"\ncolour = "red"'), "unknown key 'colour'"),
         (("[text.en]", "[text.fr]"), "no \\[text.en\\]"),
     ],
 )
@@ -142,3 +142,20 @@ def test_a_file_that_does_not_fit_is_named(
     with pytest.raises(ConfigError, match=says) as caught:
         instruments.known()
     assert "own.toml" in str(caught.value)
+
+
+def test_files_are_read_again_only_when_a_file_of_the_clinic_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEEDFUL_HOME", str(tmp_path))
+    before = instruments.get("phq9")
+    assert instruments.get("phq9") is before, "nothing changed"
+    instruments.known().clear()
+    assert "phq9" in instruments.known(), "what a caller does with the table stays with the caller"
+    (tmp_path / "instruments").mkdir()
+    ours = Path(instruments.__file__).with_name("phq9.toml").read_text("utf-8")
+    own = tmp_path / "instruments" / "own.toml"
+    own.write_text(ours.replace('version = "1"', 'version = "clinic"', 1), "utf-8")
+    assert instruments.get("phq9").version == "clinic"
+    own.unlink()
+    assert instruments.get("phq9").version == before.version

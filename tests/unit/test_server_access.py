@@ -23,9 +23,18 @@ from heedful.server.gate import HEADERS
 from heedful.store.states import ROLES
 from server_kit import OpenGuard, Site, make_site
 
-PUBLIC = {"/health", "/static/{name}", "/sign-in", "/setup", "/resources", "/invitation/{token}"}
-"""What answers without an account: crisis lines, and the page behind a signed link (decision 0057). Nothing else joins
-without a talk about it."""
+PUBLIC = {
+    "/health",
+    "/static/{name}",
+    "/sign-in",
+    "/setup",
+    "/resources",
+    "/language",
+    "/invitation/{token}",
+    "/protocol",
+}
+"""What answers without an account: crisis lines and the crisis protocol, the choice of a language, and the page
+behind a signed link (decision 0057). Nothing else joins without a talk about it."""
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,19 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "eval": ("sacrebleu", "rouge_score", "nltk", "bert_score", "sklearn"),
     "dpo": ("trl", "datasets"),
     "llama": ("xllamacpp",),
-    "serve": ("fastapi", "uvicorn", "argon2", "pyotp", "segno", "sqlalchemy", "alembic", "sqlcipher3", "xllamacpp"),
+    "serve": (
+        "fastapi",
+        "uvicorn",
+        "argon2",
+        "fpdf",
+        "uharfbuzz",
+        "pyotp",
+        "segno",
+        "sqlalchemy",
+        "alembic",
+        "sqlcipher3",
+        "xllamacpp",
+    ),
 }
 INSTALL = {
     "train": "pip install torch==2.13.0 'heedful[train]'",

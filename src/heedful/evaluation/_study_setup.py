@@ -111,9 +111,11 @@ def settle_study(config: StudyConfig) -> Plan:
     everyone += [r for entry in entries for r in entry.readers.values()]
     everyone += judges.values()
     everyone += [reader for e in entries if e.setting.plan for reader in e.setting.plan.readers]
-    selectors = [entry.selector for entry in entries if entry.selector is not None]
-    for learner in (*everyone, *selectors):
-        _refuse_leak(learner, str(dataset), config.split)
+    for reader in everyone:
+        _refuse_leak(reader, str(dataset), config.split)
+    for entry in entries:
+        if entry.selector is not None:
+            _refuse_leak(entry.selector, str(dataset), config.split)
     folder = f"runs/study-{Path(str(dataset)).name.split('.')[0]}-{config.split or 'all'}"
     return Plan(
         config=config,

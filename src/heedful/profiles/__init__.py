@@ -22,7 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from heedful.errors import ConfigError, NotFoundError, nearest, unknown
+from heedful.errors import ConfigError, NotFoundError, nearest, only_keys, unknown
 from heedful.profiles._switches import REPORTS, SWITCHES, Switch, Value, combined, matrix
 from heedful.profiles._texts import LANGUAGES, MOMENTS, Disclosures, load_texts
 
@@ -221,8 +221,7 @@ def parse(text: str, *, where: str) -> Profile:
     try:
         found = tomllib.loads(text)
         switches = _switches(found["switches"], where)
-        if stray := set(found) - _KEYS:
-            raise ConfigError(f"The profile {where} has the unknown key '{min(stray)}'.{nearest(min(stray), _KEYS)}")
+        only_keys(found, _KEYS, where=f"The profile {where}")
         source = Source(
             name=found["name"],
             title=found["title"],

@@ -5,10 +5,63 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Set
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
-from heedful.errors import ConfigError, nearest
+from heedful.errors import ConfigError, DataError, only_keys
 from heedful.settings import home
+
+Kind = TypeVar("Kind", covariant=True)
+
+
+class Parse(Protocol[Kind]):
+    """Makes something of the content of a file; `where` is what its errors name."""
+
+    def __call__(self, found: Mapping[str, Any], *, where: str) -> Kind: ...
+
+
+class Shelf(Generic[Kind]):
+    """Everything of one kind that stands in such files. They are read again only when a file of the clinic changed.
+
+    Args:
+        folder: in this package, and below `$HEEDFUL_HOME`.
+        parse: makes one of a file.
+        kind: what errors call it.
+    """
+
+    def __init__(self, folder: str, parse: Parse[Kind], *, kind: str) -> None:
+        self.folder, self.kind = folder, kind
+        self._parse = parse
+        self._kept: tuple[object, dict[str, Kind]] | None = None
+
+    def known(self) -> dict[str, Kind]:
+        """All of them by id, those of the clinic over ours.
+
+        Raises:
+            ConfigError: a file that is not of the form of the others; it is named.
+        """
+        now, kept = self._state(), self._kept
+        if kept is None or kept[0] != now:
+            found = toml_files(self.folder).items()
+            self._kept = kept = now, {name: self._parse(content, where=where) for name, (content, where) in found}
+        return dict(kept[1])
+
+    def get(self, id: str) -> Kind:
+        """The one of that id.
+
+        Raises:
+            DataError: there is none.
+        """
+        found = self.known()
+        if id not in found:
+            raise DataError(f"There is no {self.kind} '{id}'; known: {', '.join(found)}.")
+        return found[id]
+
+    def _state(self) -> tuple[Path, frozenset[tuple[str, int, int]]]:
+        """What changes when a file of the clinic does; ours change with the version only."""
+        place = home() / self.folder
+        files = ((path.name, path.stat()) for path in place.glob("*.toml")) if place.is_dir() else ()
+        return place, frozenset((name, stat.st_mtime_ns, stat.st_size) for name, stat in files)
 
 
 def toml_files(folder: str) -> dict[str, tuple[dict[str, Any], str]]:
@@ -42,8 +95,7 @@ def keys(found: Mapping[str, Any], wanted: Set[str], *, where: str, optional: Se
     """
     if missing := sorted(wanted - set(found)):
         raise ConfigError(f"{where}: '{missing[0]}' is missing.")
-    if stray := sorted(set(found) - wanted - optional):
-        raise ConfigError(f"{where}: the key '{stray[0]}' is unknown.{nearest(stray[0], sorted(wanted | optional))}")
+    only_keys(found, wanted | optional, where=where)
 
 
 def texts(

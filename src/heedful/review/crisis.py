@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from heedful.review.reports import yearly
 from heedful.safety import events, texts
 from heedful.safety.state import State, step
 from heedful.store.records import StoredTurn, Task, Thread
@@ -88,6 +89,10 @@ def happen(
     run = _Doing(unit=unit, thread=thread, by=by, turn=turn, state=state, setting=setting, lines=lines)
     for action in actions:
         run.do(action)
+    if run.resources:
+        yearly.count(unit, yearly.REFERRALS, state.tier)
+    if isinstance(event, events.Said) and run.acted:
+        yearly.count(unit, yearly.PROTOCOLS, state.tier)
     read = max(read_up_to(thread), turn.sequence if turn else 0)
     kept = {"crisis": state.to_dict(), "read": read}
     if state.risk_level < thread.risk_level:
@@ -121,9 +126,11 @@ class _Doing:
     tasks: list[Task] = field(default_factory=list)
     resources: bool = False
     interrupt: bool = False
+    acted: bool = False
 
     def do(self, action: events.Action) -> None:
         """One action."""
+        self.acted = self.acted or not isinstance(action, events.Log)
         match action:
             case events.Ask(question=question, language=language):
                 self.write(f"ask:{question}", texts.load(texts.nearest_language(language)).question(question))

@@ -22,7 +22,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, cast, get_args
 
-from heedful.errors import ConfigError, NotFoundError
+from heedful.errors import ConfigError, NotFoundError, only_keys
 from heedful.safety import crisis
 from heedful.safety.rules import EXCUSES, Rule, Rules
 from heedful.safety.rules import load as load_rules
@@ -195,8 +195,7 @@ def parse(text: str, *, digest: str) -> Gate:
 
 def _rule(entry: Mapping[str, Any], words: Mapping[str, str]) -> GateRule:
     name = entry["name"]
-    if stray := set(entry) - _KEYS:
-        raise ConfigError(f"rule '{name}' has the unknown key '{min(stray)}'.")
+    only_keys(entry, _KEYS, where=f"rule '{name}'")
     counts, of = entry.get("counts"), entry.get("of", "anyone")
     allowed = (
         (entry["verdict"], OUTCOMES[1:]),

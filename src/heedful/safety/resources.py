@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from heedful.errors import ConfigError, NotFoundError, nearest
+from heedful.errors import ConfigError, NotFoundError, nearest, only_keys
 
 Audience = Literal["anyone", "harm-from-others", "young"]
 OLD_DAYS = 90
@@ -129,8 +129,7 @@ def load(path: str | Path | None = None) -> Resources:
         raise NotFoundError(f"There is no file of crisis lines '{path}'.") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"The crisis lines in {path} cannot be used: {type(err).__name__} {err}.") from err
-    if stray := set(found) - {"lines", "emergency", "remove", "version"}:
-        raise ConfigError(f"{path} has the unknown key '{min(stray)}'.{nearest(min(stray), ['lines', 'remove'])}")
+    only_keys(found, ("lines", "emergency", "remove", "version"), where=str(path))
     return with_changes(
         table, found.get("lines", ()), removed=found.get("remove", ()), emergency=found.get("emergency", {})
     )
@@ -184,10 +183,8 @@ def _bundled() -> Resources:
 
 
 def _line(entry: Mapping[str, Any]) -> Line:
-    known = {item.name for item in fields(Line)}
     where = f"The crisis line '{entry.get('id', '?')}'"
-    if stray := set(entry) - known:
-        raise ConfigError(f"{where} has the unknown key '{min(stray)}'.{nearest(min(stray), known)}")
+    only_keys(entry, (item.name for item in fields(Line)), where=where)
     values = dict(entry)
     try:
         checked = values.pop("checked", "")

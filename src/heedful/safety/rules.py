@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from heedful.errors import ConfigError, NotFoundError
+from heedful.errors import ConfigError, NotFoundError, only_keys
 from heedful.safety.wording import Pattern, compiled, empty, plain
 from heedful.types import Turn
 
@@ -147,6 +147,8 @@ def load(path: str | None = None) -> Rules:
     try:
         text = files("heedful.safety").joinpath(where).read_text("utf-8") if path is None else _read(path)
         return _rules(tomllib.loads(text))
+    except ConfigError as err:
+        raise ConfigError(f"The rules in {where} cannot be used: {err}") from err
     except (tomllib.TOMLDecodeError, re.error, KeyError, TypeError, ValueError) as err:
         raise ConfigError(f"The rules in {where} cannot be used: {type(err).__name__} {err}.") from err
 
@@ -173,8 +175,7 @@ def _rules(found: Mapping[str, Any]) -> Rules:
 
 def _rule(entry: Mapping[str, Any], words: Mapping[str, str]) -> Rule:
     name = entry["name"]
-    if stray := set(entry) - _KEYS:
-        raise ValueError(f"rule '{name}' has the unknown key '{min(stray)}'")
+    only_keys(entry, _KEYS, where=f"rule '{name}'")
     if entry["when"] not in get_args(When):
         raise ValueError(f"rule '{name}': 'when' must be one of {', '.join(get_args(When))}")
     if stray := set(entry["unless"]) - set(EXCUSES):

@@ -19,7 +19,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
-from heedful.errors import ConfigError
+from heedful.errors import ConfigError, only_keys
 from heedful.safety.rules import Rules, load
 from heedful.safety.wording import Pattern, compiled, plain
 from heedful.types import Turn
@@ -109,13 +109,14 @@ def load_screen() -> Screen:
         found = tomllib.loads(files("heedful.safety").joinpath("screen.toml").read_text("utf-8"))
         rules = tuple(_rule(entry, found["words"]) for entry in found["rules"])
         return Screen(version=found["version"], hash=screen_hash(), rules=rules)
+    except ConfigError as err:
+        raise ConfigError(f"The rules in screen.toml cannot be used: {err}") from err
     except (tomllib.TOMLDecodeError, re.error, KeyError, TypeError, ValueError) as err:
         raise ConfigError(f"The rules in screen.toml cannot be used: {type(err).__name__} {err}.") from err
 
 
 def _rule(entry: Mapping[str, Any], words: Mapping[str, str]) -> ScreenRule:
-    if stray := set(entry) - _KEYS:
-        raise ValueError(f"rule '{entry['name']}' has the unknown key '{min(stray)}'")
+    only_keys(entry, _KEYS, where=f"rule '{entry['name']}'")
     if entry.get("uses", "risk") != "risk":
         raise ValueError(f"rule '{entry['name']}': 'uses' knows risk, not '{entry['uses']}'")
     return ScreenRule(

@@ -27,7 +27,7 @@ from heedful.review.stopping import StopRule
 from heedful.safety.crisis import Tier
 from heedful.server import house as houses
 from heedful.server import readers as beside
-from heedful.server import words
+from heedful.server import titles, words
 from heedful.server.background import Repeated
 from heedful.server.directory import Directory
 from heedful.server.engine.base import Engine
@@ -182,11 +182,13 @@ def make_desk(
         house, clinic: others in tests.
 
     Raises:
-        ConfigError: a profile or `clinic.toml` that cannot be used.
+        ConfigError: a profile or `clinic.toml` that cannot be used, or a name that the profile does not allow.
     """
     config = server.config
     found = house or houses.load(config.folder)
     profile = profile_of(config.profiles)
+    if profile.switches["name_filter"] == "on":
+        titles.check_installation(config, found)
     directory = Directory(server.store, country=config.country)
     second = beside.second_reader(config, profile, found)
     clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory), belief=second.believes())

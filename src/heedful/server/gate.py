@@ -231,6 +231,17 @@ def cookie_text(name: str, value: str, *, secure: bool, seconds: float | None = 
     return f"{name}={value}; Path=/; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}{age}"
 
 
+def inside(path: str) -> str:
+    """`path` if it is a page of this server, else nothing: a link must not lead anybody elsewhere.
+
+    >>> inside("/account"), inside("//evil.example"), inside("https://evil.example"), inside("/\\\\evil.example")
+    ('/account', '', '', '')
+    """
+    parts = urlsplit(path)
+    plain = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if plain and not parts.scheme and not parts.netloc else ""
+
+
 def from_here(scope: Scope) -> bool:
     """Whether a request comes from this machine and through no proxy (which may stand on this machine)."""
     headers = Headers(scope=scope)

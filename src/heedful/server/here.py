@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from markupsafe import Markup
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from heedful.errors import HeedfulError
 from heedful.server import words
 from heedful.server.access import Caller
 from heedful.server.directory import Directory, bundled
@@ -39,14 +41,35 @@ class Here:
 
 
 def language() -> str:
-    """Of the account, else of the browser (Accept-Language), else English."""
+    """Of the account; before somebody is signed in, what they chose on a page; else of the browser, else English."""
     scope = _SCOPE.get()
     if scope is None:
         return words.LANGUAGES[0]
-    caller = scope.get("state", {}).get("caller")
+    caller, headers = scope.get("state", {}).get("caller"), Headers(scope=scope)
     if isinstance(caller, Caller) and caller.kind == "session" and (found := words.known(caller.language)):
-        return found
-    return words.accepted(Headers(scope=scope).get("accept-language", ""))
+        # Between password and second factor the choice of a moment ago still counts.
+        return found if caller.stage == "full" else _chosen(scope, headers) or found
+    return _chosen(scope, headers) or words.accepted(headers.get("accept-language", ""))
+
+
+def _chosen(scope: Scope, headers: Headers) -> str | None:
+    server = getattr(getattr(scope.get("app"), "state", None), "server", None)
+    name = f"{server.cookie}-language" if server is not None else ""
+    return words.known(cookie_parser(headers.get("cookie", "")).get(name))
+
+
+def place() -> str:
+    """The page that is being shown, for a form that comes back to it; empty where it answers a form."""
+    scope = _SCOPE.get()
+    if scope is None or scope["method"] != "GET":
+        return ""
+    query = scope.get("query_string", b"").decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
+def told(err: HeedfulError) -> str:
+    """What a page says about an error: in the reader's language where there is a text for it."""
+    return t(err.words[0], **err.words[1]) if err.words else str(err)
 
 
 def t(key: str, **values: object) -> str:
@@ -113,6 +136,8 @@ def reach(line: Any) -> Markup:
 GLOBALS: Final[dict[str, Any]] = {
     "t": t,
     "lang": language,
+    "languages_here": words.LANGUAGES,
+    "place": place,
     "help_bar": help_bar,
     "reach": reach,
     "name_of": name_of,

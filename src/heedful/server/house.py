@@ -12,6 +12,13 @@
     [risk_belief]
     counsel = "A. Example, attorney"
     confirmed = 2026-11-20
+    [impact_assessment]
+    number = "DPIA-2026-03"
+    person = "R. Adeyemi"
+    day = 2026-11-01
+
+A paper has a number, or a `file` of the home folder, or both; `until` is its last day. `[approval_number]` is the same
+for the approval of an ethics committee.
 
 Without `hours` somebody is taken to be there at all times, and the page of the admin warns about it.
 """
@@ -26,7 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from heedful.errors import ConfigError, nearest
+from heedful.errors import ConfigError, only_keys
 from heedful.safety.crisis import TIERS
 
 FILE: Final = "clinic.toml"
@@ -43,6 +50,26 @@ class Confirmation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Something that was checked and signed outside of this program: an impact assessment, an ethics approval.
+
+    Args:
+        number, file: which one it is; at least one of them.
+        person: who answers for it. day: since when. until: its last day; None = no end.
+    """
+
+    number: str = ""
+    file: str = ""
+    person: str
+    day: date
+    until: date | None = None
+
+    def good(self, today: date) -> bool:
+        """Whether it counts on a day."""
+        return self.day <= today and (self.until is None or today <= self.until)
+
+
+@dataclass(frozen=True, kw_only=True)
 class House:
     """The clinic.
 
@@ -56,6 +83,7 @@ class House:
         stop_tier, stop_reports: where a protocol has a stop rule (`heedful.review.stopping.StopRule`): the tier at
             which the study's part of a conversation ends, and after how many reports it does; 0 = none count.
         risk_belief: counsel's word that a risk classifier may run, where a profile asks for it.
+        impact_assessment, approval_number: papers that a profile may ask for.
     """
 
     name: str = ""
@@ -71,6 +99,8 @@ class House:
     stop_tier: str = "immediate"
     stop_reports: int = 3
     risk_belief: Confirmation | None = None
+    impact_assessment: Paper | None = None
+    approval_number: Paper | None = None
 
     def on_duty(self, now: datetime) -> bool:
         """Whether somebody is there."""
@@ -118,7 +148,11 @@ def load(folder: Path) -> House:
         found = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path} is no TOML ({type(err).__name__}); mend the file.") from err
-    return parse(found, where=str(path))
+    made = parse(found, where=str(path))
+    for paper in (made.impact_assessment, made.approval_number):
+        if paper is not None and paper.file and not (folder / paper.file).is_file():
+            raise ConfigError(f"{path}: there is no file '{paper.file}' in {folder}; put it there, or give its number.")
+    return made
 
 
 def parse(found: Mapping[str, Any], *, where: str) -> House:
@@ -127,9 +161,7 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
     Raises:
         ConfigError: as for `load`.
     """
-    known = set(House.__dataclass_fields__)
-    if stray := sorted(set(found) - known):
-        raise ConfigError(f"{where} has the unknown key '{stray[0]}'.{nearest(stray[0], known)}")
+    only_keys(found, House.__dataclass_fields__, where=where)
     values: dict[str, Any] = dict(found)
     try:
         if "timezone" in values:
@@ -137,6 +169,9 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
         values["closed"] = frozenset(_day(day) for day in values.get("closed", ()))
         if "hours" in values:
             values["hours"] = _hours(values["hours"], where)
+        for name in ("impact_assessment", "approval_number"):
+            if name in values:
+                values[name] = _paper(values[name], f"{where}, [{name}]")
     except (ZoneInfoNotFoundError, TypeError, ValueError, AttributeError) as err:
         if isinstance(err, ConfigError):
             raise
@@ -163,6 +198,17 @@ def _confirmation(found: Any, where: str) -> Confirmation:
             f'{where}: [risk_belief] has counsel = "name" and confirmed = 2026-11-20 (without quotes), both.'
         )
     return Confirmation(counsel=found["counsel"].strip(), confirmed=found["confirmed"])
+
+
+def _paper(found: Any, where: str) -> Paper:
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{where}: a paper is a table with number or file, person and day.")
+    only_keys(found, Paper.__dataclass_fields__, where=where)
+    values: dict[str, Any] = {name: str(found.get(name, "")).strip() for name in ("number", "file", "person")}
+    if not values["person"] or not (values["number"] or values["file"]) or "day" not in found:
+        raise ConfigError(f"{where}: a paper needs a number or a file, the person who answers for it, and its day.")
+    until = _day(found["until"]) if found.get("until") else None
+    return Paper(**values, day=_day(found["day"]), until=until)
 
 
 def _day(value: Any) -> date:

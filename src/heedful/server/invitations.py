@@ -11,6 +11,7 @@ from typing import Final
 
 from heedful.errors import ConfigError, NotFoundError, TransitionError
 from heedful.server.auth.accounts import Accounts
+from heedful.server.words import refusal
 from heedful.store import Store
 from heedful.store.records import User
 from heedful.store.states import Role
@@ -49,7 +50,7 @@ def invite(
         raise TransitionError(f"A {inviter} cannot make an account of the role '{role}'.")
     plain = name.strip()
     if not plain or len(plain) > LONGEST_NAME:
-        raise ConfigError(f"A name needs 1 to {LONGEST_NAME} characters.")
+        raise refusal(ConfigError, "refusal.name", most=LONGEST_NAME)
     made = store.run(
         lambda unit: unit.users.add(role=role, name=plain, by=by, language=language, adult_from=adult_from)
     )
@@ -87,7 +88,7 @@ def opened(store: Store, token: str) -> User:
     Raises:
         NotFoundError: forged, too old, used, or for an account that is not there any more. It does not say which.
     """
-    refused = NotFoundError("This invitation does not work any more; ask for a new one.")
+    refused = refusal(NotFoundError, "refusal.invitation")
     user, _, rest = token.partition(".")
     until, _, signature = rest.partition(".")
     if not until.isdecimal() or len(until) > 12:

@@ -39,7 +39,17 @@ def to_stderr() -> None:
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi", "multipart", "python_multipart", "asyncio"):
+    for name in (
+        "uvicorn",
+        "uvicorn.error",
+        "uvicorn.access",
+        "fastapi",
+        "multipart",
+        "python_multipart",
+        "asyncio",
+        "fpdf",
+        "fontTools",
+    ):
         logging.getLogger(name).handlers[:] = [logging.NullHandler()]
         logging.getLogger(name).propagate = False
 

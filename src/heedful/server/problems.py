@@ -28,8 +28,9 @@ from heedful.errors import (
     TransitionError,
     UserError,
 )
-from heedful.server import logs
+from heedful.server import here, logs, words
 from heedful.server.access import SCOPES
+from heedful.server.conditions import ClosedError
 from heedful.server.views import page
 from heedful.store.states import DRAFT_STEPS, JOB_STEPS, PURPOSES, ROLES, THREAD_STEPS
 
@@ -68,12 +69,17 @@ _QUOTED: Final = re.compile(r"(?<!\w)(['\"]).*?\1(?!\w)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What an answer with an error says."""
+    """What an answer with an error says.
+
+    Args:
+        words: key and values of the text that a page shows instead of `message`; None = a general one for `code`.
+    """
 
     status: int
     message: str
     code: str
     param: str | None = None
+    words: tuple[str, Mapping[str, object]] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
@@ -86,7 +92,18 @@ def answer(problem: Problem, *, path: str, csrf: str = "") -> Response:
     """The response: JSON for programs, a page for everybody else."""
     if for_programs(path):
         return JSONResponse(problem.body(), status_code=problem.status, headers=dict(problem.headers))
-    return page("error.html.j2", status=problem.status, headers=problem.headers, problem=problem, csrf=csrf)
+    said, rest = explained(problem)
+    values: dict[str, Any] = {"problem": problem, "said": said, "rest": rest}
+    return page("error.html.j2", status=problem.status, headers=problem.headers, csrf=csrf, **values)
+
+
+def explained(problem: Problem) -> tuple[str, str]:
+    """What a page says in its reader's language, and the message where it says more; that one is English."""
+    if problem.words is not None:
+        return here.t(problem.words[0], **problem.words[1]), ""
+    english, key = words.load(words.LANGUAGES[0]), f"problem.{problem.code}"
+    key = key if english.has(key) else "problem.engine" if problem.code.startswith("engine_") else "problem.other"
+    return here.t(key), "" if problem.message == english.say(key) else problem.message
 
 
 def for_programs(path: str) -> bool:
@@ -107,7 +124,7 @@ def of_error(err: Exception) -> Problem:
         return Problem(status=503, message=cut(str(err)), code="busy", headers=wait(1))
     for kind, status, code in _STATUS:
         if isinstance(err, kind):
-            return Problem(status=status, message=cut(str(err)), code=code)
+            return Problem(status=status, message=cut(str(err)), code=code, words=err.words)
     if isinstance(err, StoreError):
         return Problem(
             status=503, message="The database cannot do this now; try again later.", code="store", headers=wait(30)
@@ -116,6 +133,7 @@ def of_error(err: Exception) -> Problem:
 
 
 _STATUS: Final[tuple[tuple[type[HeedfulError], int, str], ...]] = (
+    (ClosedError, 503, "closed"),
     (NotFoundError, 404, "not_found"),
     (TransitionError, 409, "illegal_change"),
     (ConflictError, 409, "conflict"),

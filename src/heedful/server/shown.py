@@ -26,9 +26,10 @@ NAVIGATION: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("/inbox", "nav.inbox"),
         ("/tasks", "nav.tasks"),
         ("/people", "nav.people"),
+        ("/reports", "nav.reports"),
     ),
     "annotator": (),
-    "admin": (("/admin", "nav.admin"),),
+    "admin": (("/admin", "nav.admin"), ("/reports", "nav.reports")),
 }
 """Role -> places of its pages; the first one is where it starts."""
 

@@ -41,6 +41,7 @@ class Server:
     # encode must not keep anybody else waiting.
     stretching: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(AT_ONCE), repr=False)
     encoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1), repr=False)
+    drawing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1), repr=False)
 
     @property
     def secure(self) -> bool:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from heedful.errors import ConfigError, DataError, nearest
-from heedful.review._data import keys, texts, toml_files
+from heedful.review._data import Shelf, keys, texts
 
 FOLDER = "exercises"
 Kind = Literal["text", "list", "scale", "read"]
@@ -99,7 +99,7 @@ def known() -> dict[str, Exercise]:
     Raises:
         ConfigError: a file that is not of the form of those in this folder; it is named.
     """
-    return {name: parse(found, where=where) for name, (found, where) in toml_files(FOLDER).items()}
+    return _SHELF.known()
 
 
 def plans() -> frozenset[str]:
@@ -117,10 +117,7 @@ def get(id: str) -> Exercise:
     Raises:
         DataError: there is none.
     """
-    found = known()
-    if id not in found:
-        raise DataError(f"There is no exercise '{id}'; known: {', '.join(found)}.")
-    return found[id]
+    return _SHELF.get(id)
 
 
 def parse(found: Mapping[str, Any], *, where: str) -> Exercise:
@@ -162,3 +159,6 @@ def _step_text(found: Any, where: str) -> StepText:
     if not isinstance(found, list) or len(found) != 2 or any(not isinstance(part, str) for part in found):
         raise ConfigError(f"{where}: a step's words are a title, or a list of title and help.")
     return StepText(title=found[0], help=found[1])
+
+
+_SHELF: Final = Shelf(FOLDER, parse, kind="exercise")

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from heedful.errors import ConfigError, DataError
-from heedful.review._data import keys, texts, toml_files
+from heedful.review._data import Shelf, keys, texts
 
 FOLDER = "instruments"
 
@@ -118,7 +118,7 @@ def known() -> dict[str, Instrument]:
     Raises:
         ConfigError: a file that is not of the form of those in this folder; it is named.
     """
-    return {name: parse(found, where=where) for name, (found, where) in toml_files(FOLDER).items()}
+    return _SHELF.known()
 
 
 def get(id: str) -> Instrument:
@@ -127,10 +127,7 @@ def get(id: str) -> Instrument:
     Raises:
         DataError: there is none.
     """
-    found = known()
-    if id not in found:
-        raise DataError(f"There is no instrument '{id}'; known: {', '.join(found)}.")
-    return found[id]
+    return _SHELF.get(id)
 
 
 def parse(found: Mapping[str, Any], *, where: str) -> Instrument:
@@ -166,3 +163,6 @@ def parse(found: Mapping[str, Any], *, where: str) -> Instrument:
         triggers=triggers,
         wordings=wordings,
     )
+
+
+_SHELF: Final = Shelf(FOLDER, parse, kind="instrument")

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, cast, get_args
 
-from heedful.errors import ConfigError, NotFoundError, unknown
+from heedful.errors import ConfigError, NotFoundError, only_keys, unknown
 from heedful.safety.crisis._needs import Need, needs
 from heedful.safety.crisis._views import Disguises, fold
 from heedful.safety.wording import Pattern, compiled
@@ -259,8 +259,7 @@ class _Maker:
         return self.compiled(rf"^[\W_]{{0,8}}(?:{'|'.join(f'(?:{p})' for p in patterns)}){end}")
 
     def excuse(self, name: str, entry: Mapping[str, Any]) -> Excuse:
-        if stray := set(entry) - _EXCUSE_KEYS:
-            raise ConfigError(f"the excuse '{name}' has the unknown key '{min(stray)}'.")
+        only_keys(entry, _EXCUSE_KEYS, where=f"the excuse '{name}'")
         edge = "" if self.spaceless else "(?<![a-z0-9])"
         made: dict[str, Pattern] = {}
         for key, patterns in entry.items():
@@ -276,8 +275,7 @@ class _Maker:
 
 def _rule(entry: Mapping[str, Any], maker: _Maker, found: Mapping[str, Any]) -> Rule:
     name = entry["name"]
-    if stray := set(entry) - _KEYS:
-        raise ConfigError(f"rule '{name}' has the unknown key '{min(stray)}'.")
+    only_keys(entry, _KEYS, where=f"rule '{name}'")
     if entry["class"] not in CLASSES:
         raise ConfigError(f"rule '{name}': 'class' must be one of {', '.join(CLASSES)}.")
     ideation, behaviour = entry["ideation"], entry.get("behaviour", "none")

@@ -21,6 +21,7 @@ from heedful.server.auth.limits import Backoff
 from heedful.server.auth.passwords import Passwords
 from heedful.server.auth.second_factor import Factor
 from heedful.server.config import ServeConfig
+from heedful.server.words import refusal
 from heedful.store import Store, Unit
 from heedful.store.models import User as UserTable
 from heedful.store.records import Session, User
@@ -163,7 +164,7 @@ class Accounts:
             ConflictError: the name is taken.
         """
         if not name.strip() or len(name) > 120:
-            raise ConfigError("A name needs 1 to 120 characters.")
+            raise refusal(ConfigError, "refusal.name", most=120)
         stored = self.passwords.hash(password, name=name)
         return self.store.run(
             lambda unit: unit.users.add(role=role, name=name.strip(), by=by, password_hash=stored, language=language)
@@ -180,7 +181,7 @@ class Accounts:
             known = unit.users.get(user)
         if pause > 0 or not self.passwords.verify(old, known.password_hash):
             self.backoff.failed("factor", user)
-            raise UnlockError("The present password is another one, or it was tried too often; wait, then try again.")
+            raise refusal(UnlockError, "refusal.password_old")
         stored = self.passwords.hash(new, name=known.name or "")
 
         def work(unit: Unit) -> User:
@@ -220,7 +221,7 @@ class Accounts:
             known = _locked(unit, user)
             factor = Factor.read(known.totp_secret)
             if factor is not None and factor.on:
-                raise ConflictError("This account has a second factor already; an admin can reset it.")
+                raise refusal(ConflictError, "refusal.factor_there")
             factor = factor or Factor.new()
             if known.totp_secret is None:
                 unit.users.change(user, by=user, totp_secret=factor.write())
@@ -247,7 +248,7 @@ class Accounts:
             known = _locked(unit, user)
             factor = Factor.read(known.totp_secret)
             if factor is None or factor.on:
-                raise ConflictError("There is no second factor that waits for its first code.")
+                raise refusal(ConflictError, "refusal.factor_none")
             accepted = factor.accept(code, unit.now())
             if accepted is None:
                 return None
@@ -317,7 +318,7 @@ class Accounts:
         def work(unit: Unit) -> Session:
             role = unit.users.get(user).role
             if not wanted or not set(scopes) <= set(GRANTS[role]):
-                raise ConfigError(f"A token of a {role} needs scopes out of: {', '.join(GRANTS[role]) or 'none'}.")
+                raise refusal(ConfigError, "refusal.scopes", role=role, scopes=", ".join(GRANTS[role]) or "none")
             stored = f"t:{named}:{self._digest('token', token)}"
             return unit.sessions.add(user=user, token_hash=stored, expires_at=unit.now() + timedelta(days=lasts))
 

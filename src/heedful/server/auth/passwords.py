@@ -18,6 +18,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from heedful.errors import UnlockError
+from heedful.server.words import refusal
 
 SHORTEST: Final = 12
 LONGEST: Final = 256
@@ -79,13 +80,11 @@ def check_password(password: str, *, name: str = "") -> None:
         UnlockError: with the rule that it breaks; the password is not in the message.
     """
     if not SHORTEST <= len(password) <= LONGEST:
-        raise UnlockError(
-            f"A password needs {SHORTEST} to {LONGEST} characters; four or five unrelated words are good."
-        )
+        raise refusal(UnlockError, "refusal.password_length", least=SHORTEST, most=LONGEST)
     plain = _plain(password).casefold()
     bare = re.sub(r"[\W\d_]+$", "", plain)
     if len(set(plain)) < 5 or bare in _common() or not bare or (len(name) > 3 and bare == _plain(name).casefold()):
-        raise UnlockError("This password is one that is tried first; choose four or five unrelated words.")
+        raise refusal(UnlockError, "refusal.password_common")
 
 
 def _plain(password: str) -> str:

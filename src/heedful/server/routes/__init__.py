@@ -20,6 +20,8 @@ from heedful.server.routes import (
     openai,
     people,
     problems,
+    protocol,
+    reports,
     setup,
     sign_in,
     start,
@@ -50,5 +52,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     people.router,
     supervision.router,
     admin.router,
+    protocol.router,
+    reports.router,
 )
 """What the app answers with."""

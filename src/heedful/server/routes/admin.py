@@ -14,10 +14,11 @@ from heedful.errors import ConfigError, UserError
 from heedful.profiles import SWITCHES, Conditions
 from heedful.review.problems import listed
 from heedful.safety.resources import Line
-from heedful.server import directory, invitations, words
+from heedful.server import directory, here, invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.auth.second_factor import Factor
 from heedful.server.clinic import At, Desk
+from heedful.server.conditions import check_account, papers, titled
 from heedful.server.routes.people import invited, set_disabled
 from heedful.server.shown import show
 from heedful.server.state import Server, Serving
@@ -54,6 +55,8 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "engine": server.engine.state(),
         "warnings": desk.profile.warnings(today),
         "sources": desk.profile.sources,
+        "papers": papers(desk),
+        "titled": titled(desk),
         "switches": [(name, _value(desk.profile.switches[name]), s.meaning) for name, s in SWITCHES.items()],
         "lacks": desk.profile.missing_for_client_replies(
             Conditions(responsible=desk.house.responsible, takeover_staffed=desk.on_duty)
@@ -94,6 +97,7 @@ def add(
 ) -> Response:
     """A new account of staff; its link is shown once."""
     try:
+        check_account(desk, name)
         made, path = invitations.invite(
             desk.clinic.store,
             role=role,
@@ -103,7 +107,7 @@ def add(
             inviter=caller.role,
         )
     except UserError as err:
-        return _page(caller, desk, server, status=400, wrong=str(err))
+        return _page(caller, desk, server, status=400, wrong=here.told(err))
     return invited(request, caller, desk, made, path, back="/admin")
 
 

@@ -16,11 +16,12 @@ from heedful.safety import texts
 from heedful.server import drawing, here
 from heedful.server.access import Called
 from heedful.server.clinic import At
+from heedful.server.conditions import fulfilled
 from heedful.server.routes.consents import CONSENTED
 from heedful.server.shown import show
 from heedful.store.records import Checkin
 
-router = APIRouter(prefix="/check-ins", include_in_schema=False, dependencies=[CONSENTED])
+router = APIRouter(prefix="/check-ins", include_in_schema=False, dependencies=[Depends(fulfilled), CONSENTED])
 
 
 async def filled(request: Request) -> FormData:

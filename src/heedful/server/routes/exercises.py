@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
@@ -16,6 +16,7 @@ from heedful.review.exercises import Exercise
 from heedful.server import here
 from heedful.server.access import Called
 from heedful.server.clinic import At, Desk
+from heedful.server.conditions import fulfilled
 from heedful.server.routes.checkins import Filled
 from heedful.server.routes.consents import CONSENTED
 from heedful.server.routes.talk import receive
@@ -23,7 +24,7 @@ from heedful.server.shown import show
 from heedful.store.records import Exercise as Filled_in
 from heedful.store.unit import Unit
 
-router = APIRouter(prefix="/exercises", include_in_schema=False, dependencies=[CONSENTED])
+router = APIRouter(prefix="/exercises", include_in_schema=False, dependencies=[Depends(fulfilled), CONSENTED])
 
 
 @router.get("")

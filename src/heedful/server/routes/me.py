@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Form
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
@@ -16,6 +17,7 @@ from heedful.server import here
 from heedful.server.access import Called
 from heedful.server.clinic import At, Desk
 from heedful.server.gate import cookie_text
+from heedful.server.record_pdf import ATTACHED, Labels, to_pdf
 from heedful.server.shown import show
 from heedful.server.state import Serving
 from heedful.store.columns import canonical
@@ -25,6 +27,8 @@ from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/me", include_in_schema=False)
 LONGEST_MEMORY = 2000
+FONTS = "fonts"
+"""Folder in the home folder where a clinic puts fonts for scripts that ours do not have."""
 
 
 @router.get("")
@@ -100,6 +104,31 @@ def download(caller: Called, desk: At) -> Response:
     text = json.dumps(found, ensure_ascii=False, indent=2)
     headers = {"Content-Disposition": 'attachment; filename="my-record.json"'}
     return Response(text.encode("utf-8"), media_type="application/json", headers=headers)
+
+
+@router.get("/record.pdf")
+async def download_pdf(caller: Called, desk: At, server: Serving) -> Response:
+    """The same to read and to print. It is drawn where long work waits, so that no page waits for it."""
+
+    def drawn() -> bytes:
+        found = own_record(desk.clinic.store, caller.user or "")
+        own = server.config.folder / FONTS
+        return to_pdf(found, labels=_labels(), language=here.language(), own=own)
+
+    content = await to_thread.run_sync(drawn, limiter=server.drawing)
+    headers = {"Content-Disposition": 'attachment; filename="my-record.pdf"'}
+    return Response(content, media_type="application/pdf", headers=headers)
+
+
+def _labels() -> Labels:
+    return Labels(
+        title=here.t("record.title"),
+        attached=here.t("record.attached", file=ATTACHED),
+        missing=here.t("record.missing", file=ATTACHED, example="[U+4F60]"),
+        nothing=here.t("record.nothing"),
+        page=here.t("record.page"),
+        key=lambda key: here.name_of("part", key),
+    )
 
 
 @router.get("/delete")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import TransitionError, UnlockError, UserError
 from heedful.review.minors import ADULT, UNTIL_SAID, is_minor
-from heedful.server import invitations, words
+from heedful.server import here, invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
+from heedful.server.conditions import check_account
 from heedful.server.shown import show
 from heedful.server.state import Serving
 from heedful.store.records import User
@@ -48,6 +50,7 @@ def invite(
 ) -> Response:
     """A new account; its link is shown once."""
     try:
+        check_account(desk, name)
         made, path = invitations.invite(
             desk.clinic.store,
             role="help_seeker",
@@ -58,7 +61,7 @@ def invite(
             adult_from=UNTIL_SAID if minor == "yes" and _ages(desk) else None,
         )
     except UserError as err:
-        return _page(caller, desk, status=400, wrong=str(err))
+        return _page(caller, desk, status=400, wrong=here.told(err))
     return invited(request, caller, desk, made, path, back="/people")
 
 
@@ -122,13 +125,16 @@ def open_invitation(token: str, caller: Called, desk: At) -> Response:
 
 
 @router.post("/invitation/{token}")
-def accept(
+async def accept(
     token: str, caller: Called, desk: At, server: Serving, password: Annotated[str, Form(max_length=2000)] = ""
 ) -> Response:
-    """The first password."""
+    """The first password, stretched where all passwords are: a flood of them must not keep anybody else waiting."""
+    store = desk.clinic.store
     try:
-        invitations.accept(desk.clinic.store, server.accounts, token, password)
+        await to_thread.run_sync(
+            lambda: invitations.accept(store, server.accounts, token, password), limiter=server.stretching
+        )
     except UnlockError as err:
-        user = invitations.opened(desk.clinic.store, token)
-        return show("invitation.html.j2", caller, desk, status=400, name=user.name, token=token, wrong=str(err))
+        user = await to_thread.run_sync(invitations.opened, store, token)
+        return show("invitation.html.j2", caller, desk, status=400, name=user.name, token=token, wrong=here.told(err))
     return RedirectResponse("/sign-in?next=/", status_code=303)

@@ -10,12 +10,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConfigError, ConflictError, UserError
+from heedful.server import here
 from heedful.server.access import Called, Caller
 from heedful.server.auth.passwords import check_password
+from heedful.server.clinic import At
+from heedful.server.conditions import check_account
 from heedful.server.gate import from_here
 from heedful.server.problems import wait
 from heedful.server.state import Server, Serving
 from heedful.server.views import page
+from heedful.server.words import refusal
 from heedful.store import Unit
 
 router = APIRouter(include_in_schema=False)
@@ -33,6 +37,7 @@ async def form(request: Request, caller: Called, server: Serving) -> Response:
 async def setup(
     request: Request,
     caller: Called,
+    desk: At,
     server: Serving,
     code: Text,
     admin_name: Text,
@@ -45,16 +50,18 @@ async def setup(
     backoff = server.accounts.backoff
     pause = backoff.pause("setup", "setup")
     if pause > 0:
-        return _again(caller, "Too many attempts; wait a moment.", status=429, headers=wait(pause))
+        return _again(caller, here.t("setup.wait"), status=429, headers=wait(pause))
     backoff.failed("setup", "setup")
     if not server.setup.fits(code):
-        return _again(caller, "This is not the code that the terminal shows.", status=403)
+        return _again(caller, here.t("setup.wrong_code"), status=403)
     backoff.worked("setup", "setup")
     people = (("admin", admin_name, admin_password), ("clinician", clinician_name, clinician_password))
     try:
+        for name in (admin_name, clinician_name):
+            check_account(desk, name)
         await to_thread.run_sync(lambda: _make(server, people), limiter=server.stretching)
     except UserError as err:
-        return _again(caller, str(err), status=400)
+        return _again(caller, here.told(err), status=400)
     server.setup.spend()
     return RedirectResponse("/sign-in", status_code=303)
 
@@ -74,16 +81,16 @@ async def _open(request: Request, server: Server) -> None:
 def _make(server: Server, people: tuple[tuple[str, str, str], ...]) -> None:
     names = [name.strip().casefold() for _, name, _ in people]
     if not all(names) or any(len(name) > 120 for name in names):
-        raise ConfigError("A name needs 1 to 120 characters.")
+        raise refusal(ConfigError, "refusal.name", most=120)
     if names[0] == names[1]:
-        raise ConfigError("Admin and clinician need different names: the admin sees no content.")
+        raise refusal(ConfigError, "refusal.two_names")
     for _, name, password in people:
         check_password(password, name=name)
     hashes = [server.accounts.passwords.hash(password, name=name) for _, name, password in people]
 
     def work(unit: Unit) -> None:
         if unit.users.all(role="admin"):
-            raise ConflictError("There is an admin already; sign in.")
+            raise refusal(ConflictError, "refusal.admin_there")
         for (role, name, _), stored in zip(people, hashes, strict=True):
             unit.users.add(role=role, name=name.strip(), by="setup", password_hash=stored)  # type: ignore[arg-type]
 

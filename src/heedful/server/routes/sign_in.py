@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 from typing import Annotated
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import UnlockError
+from heedful.server import here
 from heedful.server.access import STAFF, Called, Caller
 from heedful.server.auth.accounts import Login, Refusal
-from heedful.server.gate import cookie_text
+from heedful.server.clinic import At, Desk
+from heedful.server.gate import cookie_text, inside
 from heedful.server.problems import wait
+from heedful.server.shown import show
 from heedful.server.state import Server, Serving
 from heedful.server.views import page
 
@@ -22,8 +25,6 @@ router = APIRouter(include_in_schema=False)
 
 HOME = "/"
 """Where somebody lands who named no other page; it leads to the first page of the role."""
-WRONG = "Name or password is wrong. Names and passwords are told apart by every letter."
-WRONG_CODE = "This code is wrong, late or used already. Wait for the next one and try again."
 DEVICE_DAYS = 180
 Text = Annotated[str, Form(max_length=2000)]
 
@@ -45,7 +46,7 @@ async def sign_in(
         limiter=server.stretching,
     )
     if isinstance(found, Refusal):
-        return _refused(found, "sign_in.html.j2", caller, wrong=WRONG, next=inside(next))
+        return _refused(found, "sign_in.html.j2", caller, wrong=here.t("sign_in.wrong"), next=inside(next))
     return _let_in(server, found, next=inside(next))
 
 
@@ -64,7 +65,7 @@ async def factor(caller: Called, server: Serving, code: Text, next: Text = "") -
     """A code of the phone, or a recovery code."""
     found = await to_thread.run_sync(lambda: server.accounts.second_factor(caller, code))
     if isinstance(found, Refusal):
-        return _refused(found, "second_factor.html.j2", caller, wrong=WRONG_CODE, next=inside(next))
+        return _refused(found, "second_factor.html.j2", caller, wrong=here.t("factor.wrong"), next=inside(next))
     return _let_in(server, found, next=inside(next))
 
 
@@ -79,7 +80,7 @@ async def enrol(caller: Called, server: Serving, code: Text, next: Text = "") ->
     """The first code of the new phone; the recovery codes are shown, once."""
     found = await to_thread.run_sync(lambda: server.accounts.confirm(caller, code))
     if isinstance(found, Refusal):
-        said = _said(found, WRONG_CODE)
+        said = _said(found, here.t("factor.wrong"))
         return await _enrol_page(caller, server, said=said, next=inside(next), status=_status(found))
     login, codes = found
     response = page("recovery_codes.html.j2", csrf="", codes=codes, next=inside(next) or HOME)
@@ -95,13 +96,17 @@ async def sign_out(caller: Called, server: Serving) -> Response:
 
 
 @router.get("/account")
-async def account(caller: Called) -> Response:
+async def account(caller: Called, desk: At) -> Response:
     """One's own account."""
-    return page("account.html.j2", csrf=caller.csrf, caller=caller, staff=caller.role in STAFF, said="")
+    return _account_page(caller, desk)
+
+
+def _account_page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
+    return show("account.html.j2", caller, desk, status=status, staff=caller.role in STAFF, wrong=wrong)
 
 
 @router.post("/account/password")
-async def password(caller: Called, server: Serving, old: Text, new: Text) -> Response:
+async def password(caller: Called, desk: At, server: Serving, old: Text, new: Text) -> Response:
     """Another password: all other sessions end."""
     user = caller.user or ""
     try:
@@ -109,8 +114,7 @@ async def password(caller: Called, server: Serving, old: Text, new: Text) -> Res
             lambda: server.accounts.change_password(user, old=old, new=new), limiter=server.stretching
         )
     except UnlockError as err:
-        staff = caller.role in STAFF
-        return page("account.html.j2", status=400, csrf=caller.csrf, caller=caller, staff=staff, said=str(err))
+        return _account_page(caller, desk, status=400, wrong=here.told(err))
     return _let_in(server, login, next=HOME)
 
 
@@ -119,17 +123,6 @@ async def sign_out_everywhere(caller: Called, server: Serving) -> Response:
     """End every session of this account."""
     await to_thread.run_sync(server.accounts.sign_out_everywhere, caller.user or "")
     return _gone(server)
-
-
-def inside(path: str) -> str:
-    """`path` if it is a page of this server, else nothing: a link must not lead anybody elsewhere.
-
-    >>> inside("/account"), inside("//evil.example"), inside("https://evil.example"), inside("/\\\\evil.example")
-    ('/account', '', '', '')
-    """
-    parts = urlsplit(path)
-    plain = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-    return path if plain and not parts.scheme and not parts.netloc else ""
 
 
 async def _enrol_page(caller: Caller, server: Server, *, said: str, next: str, status: int) -> Response:
@@ -186,7 +179,7 @@ def _said(found: Refusal, wrong: str) -> str:
     if found.why == "wrong":
         return wrong
     seconds = max(1, round(found.seconds))
-    return f"Too many attempts. Try again in {seconds} second{'' if seconds == 1 else 's'}."
+    return here.t("sign_in.wait_one", n=1) if seconds == 1 else here.t("sign_in.wait", n=seconds)
 
 
 def _with_next(place: str, next: str) -> str:

@@ -12,7 +12,9 @@ from heedful.safety import texts
 from heedful.server import here, words
 from heedful.server.access import Called
 from heedful.server.clinic import At
+from heedful.server.gate import cookie_text, inside
 from heedful.server.shown import home, show
+from heedful.server.state import Serving
 
 router = APIRouter(include_in_schema=False)
 
@@ -49,14 +51,26 @@ def resources(caller: Called, desk: At) -> Response:
         emergency=table.emergency(country),
         options=found.options("thoughts", line=lines.line, emergency=lines.emergency),
         on_duty=desk.on_duty,
+        protocol=desk.on("protocol_page"),
     )
 
 
 @router.post("/language")
-def language(caller: Called, desk: At, language: Annotated[str, Form(max_length=20)]) -> Response:
-    """Another language for this account."""
+def language(
+    caller: Called,
+    desk: At,
+    server: Serving,
+    language: Annotated[str, Form(max_length=20)],
+    back: Annotated[str, Form(max_length=2000)] = "",
+) -> Response:
+    """Another language: of the account, or of this browser until somebody is signed in."""
     found, user = words.known(language), caller.user or ""
     if found is None:
-        raise ConfigError(f"A language is one of {', '.join(words.LANGUAGES)}.")
-    desk.clinic.store.run(lambda unit: unit.users.change(user, by=user, language=found))
-    return RedirectResponse(home(caller.role), status_code=303)
+        raise words.refusal(ConfigError, "refusal.language", known=", ".join(words.LANGUAGES))
+    response = RedirectResponse(inside(back) or "/", status_code=303)
+    if caller.kind == "session" and caller.stage == "full":
+        desk.clinic.store.run(lambda unit: unit.users.change(user, by=user, language=found))
+    else:
+        name = f"{server.cookie}-language"
+        response.headers.append("Set-Cookie", cookie_text(name, found, secure=server.secure))
+    return response

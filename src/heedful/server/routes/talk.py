@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query
+from fastapi import APIRouter, Depends, Form, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
@@ -19,13 +19,14 @@ from heedful.safety.state import State
 from heedful.server import disclosure, here
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
+from heedful.server.conditions import fulfilled
 from heedful.server.disclosure import Shown
 from heedful.server.routes import consents
 from heedful.server.shown import show
 from heedful.store.records import Thread
 from heedful.store.unit import Unit
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(fulfilled)])
 PERSON_ASKED = "person_asked"
 """Kind of the task that a help-seeker makes by asking for a person."""
 MOST_TURNS = 200
@@ -65,7 +66,7 @@ class Situation:
 # ---------------------------------------------------------------------- pages
 
 
-@router.get("/talk", include_in_schema=False)
+@router.get("/talk", include_in_schema=False, dependencies=[Depends(fulfilled)])
 def talk(caller: Called, desk: At) -> Response:
     """The conversation. Before first use: what it is; after a sign of danger: first a card."""
     user, language = caller.user or "", here.language()

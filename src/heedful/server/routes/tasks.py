@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from heedful.server.routes.decide import conflict
 from heedful.server.shown import show, until
 from heedful.store.records import Task
 
+TOLD = ("tier", "level", "behaviour", "classes", "denials", "minutes_since_first_sign")
+"""Facts of a summary that stand in the list of tasks; the conversation has all of them."""
 router = APIRouter(prefix="/tasks", include_in_schema=False)
 Version = Annotated[int, Form(ge=0, le=2**31)]
 Text = Annotated[str, Form()]
@@ -38,8 +41,23 @@ def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> 
         "names": names,
         "wrong": wrong,
         "closed_elsewhere": (crisis.TAKEOVER, problems.TASK),
+        "summaries": {task.id: summary(task) for task in found},
     }
     return show("tasks.html.j2", caller, desk, status=status, now=desk.now(), until=until, **values)
+
+
+def summary(task: Task) -> dict[str, str | int | bool]:
+    """What whoever takes over is told first: facts of the crisis path, never words of the conversation.
+
+    Empty for tasks that are about something else, or whose text a person wrote.
+    """
+    if task.kind not in (crisis.TAKEOVER, crisis.LOOK) or not task.text:
+        return {}
+    try:
+        found = json.loads(task.text)
+    except ValueError:
+        return {}
+    return {name: found[name] for name in TOLD if name in found} if isinstance(found, dict) else {}
 
 
 @router.post("/{task}/take")

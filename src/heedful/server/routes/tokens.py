@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConfigError
+from heedful.server import here
 from heedful.server.access import GRANTS, Called, Caller, Scope
 from heedful.server.auth.accounts import ApiToken
+from heedful.server.clinic import At, Desk
+from heedful.server.shown import show
 from heedful.server.state import Server, Serving
-from heedful.server.views import page
 
 api = APIRouter(prefix="/api", tags=["account"])
 pages = APIRouter(prefix="/account/tokens", include_in_schema=False)
@@ -95,22 +97,22 @@ async def revoke(caller: Called, server: Serving, token_id: str) -> Gone:
 
 
 @pages.get("")
-async def tokens_page(caller: Called, server: Serving) -> Response:
+async def tokens_page(caller: Called, desk: At, server: Serving) -> Response:
     """One's tokens, and a form for another."""
-    return await _page(caller, server)
+    return await _page(caller, desk, server)
 
 
 @pages.post("")
 async def make_token(
-    caller: Called, server: Serving, scope: Annotated[list[str] | None, Form(max_length=8)] = None
+    caller: Called, desk: At, server: Serving, scope: Annotated[list[str] | None, Form(max_length=8)] = None
 ) -> Response:
     """Make a token; the page shows it, once."""
     wanted = [known for known in get_args(Scope) if known in (scope or ())]
     try:
         _, token = await to_thread.run_sync(lambda: server.accounts.issue(caller.user or "", scopes=wanted))
     except ConfigError as err:
-        return await _page(caller, server, said=str(err), status=400)
-    return await _page(caller, server, token=token)
+        return await _page(caller, desk, server, wrong=here.told(err), status=400)
+    return await _page(caller, desk, server, token=token)
 
 
 @pages.post("/{token_id}/end")
@@ -125,17 +127,12 @@ router.include_router(api)
 router.include_router(pages)
 
 
-async def _page(caller: Caller, server: Server, *, token: str = "", said: str = "", status: int = 200) -> Response:
+async def _page(
+    caller: Caller, desk: Desk, server: Server, *, token: str = "", wrong: str = "", status: int = 200
+) -> Response:
     found = await to_thread.run_sync(server.accounts.tokens, caller.user or "")
-    return page(
-        "tokens.html.j2",
-        status=status,
-        csrf=caller.csrf,
-        tokens=found,
-        scopes=GRANTS[caller.role or ""],
-        token=token,
-        said=said,
-    )
+    scopes = GRANTS[caller.role or ""]
+    return show("tokens.html.j2", caller, desk, status=status, tokens=found, scopes=scopes, token=token, wrong=wrong)
 
 
 def _fields(token: ApiToken) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from heedful.errors import ConfigError, NotFoundError, unknown
+from heedful.errors import ConfigError, HeedfulError, NotFoundError, unknown
 
 LANGUAGES: Final = ("en", "de", "es")
 """The first one stands in where nothing better is known."""
+Refused = TypeVar("Refused", bound=HeedfulError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,17 @@ class Words:
     def has(self, key: str) -> bool:
         """Whether there is such a text: for names out of data files that a clinic may extend."""
         return key in self.texts
+
+
+def refusal(kind: type[Refused], key: str, **values: object) -> Refused:
+    """An error whose sentence is a text of the pages: the message is English, a page says it in its reader's language.
+
+    >>> str(refusal(ConfigError, "refusal.name", most=120))
+    'A name needs 1 to 120 characters.'
+    """
+    made = kind(load(LANGUAGES[0]).say(key, **values))
+    made.words = key, values
+    return made
 
 
 def placeholders(text: str) -> set[str]:
