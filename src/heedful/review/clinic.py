@@ -116,10 +116,17 @@ class Clinic:
     def open(self, help_seeker: str) -> Thread:
         """The open conversation of a help-seeker, or a new one."""
 
-        def work(unit: Unit) -> Thread:
+        def open_one(unit: Unit) -> Thread | None:
             there = [thread for thread in unit.threads.of(help_seeker) if thread.state != "closed"]
-            if there:
-                return there[-1]
+            return there[-1] if there else None
+
+        with self.store.read() as unit:  # nearly always it is there, and a reader waits for nobody
+            if (found := open_one(unit)) is not None:
+                return found
+
+        def work(unit: Unit) -> Thread:
+            if (there := open_one(unit)) is not None:
+                return there
             unit.counters.add("threads_opened")
             return unit.threads.open(help_seeker=help_seeker, by=help_seeker, profile=self.policy.profile)
 

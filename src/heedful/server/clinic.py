@@ -21,6 +21,7 @@ from heedful import profiles
 from heedful.profiles import Profile, Value
 from heedful.review.clinic import Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
+from heedful.safety.crisis import assess
 from heedful.server import house as houses
 from heedful.server.background import Repeated
 from heedful.server.directory import Directory
@@ -71,7 +72,8 @@ class Desk:
         return self.clinic.policy.on_duty(self.now())
 
     def start(self) -> None:
-        """Start the threads."""
+        """Load the crisis rules, for which nobody's first message should wait a second, and start the threads."""
+        assess("")
         for worker in self.workers:
             worker.start()
 

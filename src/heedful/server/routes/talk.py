@@ -69,21 +69,19 @@ def talk(caller: Called, desk: At) -> Response:
     """The conversation. Before first use: what it is; after a sign of danger: first a card."""
     user, language = caller.user or "", here.language()
 
-    def work(unit: Unit) -> dict[str, Any] | None:
-        if disclosure.first_use(unit, desk, user):
-            return None
-        thread = current(unit, user)
-        found = situation(unit, desk, thread, language=language)
-        moments = () if found.interrupt else disclosure.due(unit, desk, user)
-        notices = disclosure.show(unit, desk, user, moments, language=language)
-        turns = said(unit, desk, thread, after=0)
-        return {"thread": thread, "situation": found, "notices": notices, "turns": turns}
-
-    values = desk.clinic.store.run(work)
-    if values is None:
+    values: dict[str, Any] = {}
+    with desk.clinic.store.read() as unit:
+        first = disclosure.first_use(unit, desk, user)
+        if not first:
+            thread = current(unit, user)
+            found = situation(unit, desk, thread, language=language)
+            moments = () if found.interrupt else disclosure.due(unit, desk, user)
+            values = {"thread": thread, "situation": found, "turns": said(unit, desk, thread, after=0)}
+    if first:
         text, _ = disclosure.text_of(desk, disclosure.FIRST, language)
         return show("first_use.html.j2", caller, desk, text=text, written=desk.switch("notice_before_use") == "written")
-    if values["situation"].interrupt:
+    values["notices"] = _noticed(desk, user, language) if moments else ()
+    if found.interrupt:
         return show("interrupt.html.j2", caller, desk, **values)
     return _page(caller, desk, values)
 
@@ -220,9 +218,7 @@ def news(caller: Called, desk: At, after: Annotated[int, Query(ge=0, le=2**31)] 
         turns = said(unit, desk, thread, after=after)
     notices: tuple[Shown, ...] = ()
     if moments and not found.interrupt:
-        notices = desk.clinic.store.run(
-            lambda unit: disclosure.show(unit, desk, user, disclosure.due(unit, desk, user), language=language)
-        )
+        notices = _noticed(desk, user, language)
     return News(
         turns=[TurnOut(sequence=x.sequence, who=x.who, name=x.name, text=x.text, at=x.at) for x in turns],
         notices=[notice.text for notice in notices],
@@ -260,10 +256,18 @@ def receive(desk: Desk, user: str, client_id: str, text: str) -> Receipt:
     kept = _kept(desk, user, client_id)
     thread = kept or desk.clinic.open(user).id
     receipt = desk.clinic.receive(thread, by=user, client_id=client_id, text=text)
-    desk.clinic.store.run(lambda unit: disclosure.answer_question(unit, desk, receipt.turn, language=language))
+    if disclosure.asks_whether_ai(text):
+        desk.clinic.store.run(lambda unit: disclosure.answer_question(unit, desk, receipt.turn, language=language))
     if receipt.job is not None:
         desk.wake()
     return receipt
+
+
+def _noticed(desk: Desk, user: str, language: str) -> tuple[Shown, ...]:
+    """What is due is shown, and that it was."""
+    return desk.clinic.store.run(
+        lambda unit: disclosure.show(unit, desk, user, disclosure.due(unit, desk, user), language=language)
+    )
 
 
 def _kept(desk: Desk, user: str, client_id: str) -> str | None:
