@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from heedful.errors import ConflictError, HeedfulError
 from heedful.review.clinic import DRAFT_JOB, Clinic
@@ -40,6 +40,8 @@ class Writer(Protocol):
     def propose(self, conversation: Conversation, *, key: str) -> Proposal: ...
 
 
+STEP: Final = 20
+"""Older turns are left out so many at a time."""
 Done = Literal["nothing", "drafted", "dropped", "failed", "lost"]
 """No job; a draft was kept; nobody needed it any more; the model failed; another worker has the job."""
 
@@ -50,7 +52,8 @@ class Drafter:
     Args:
         name: of this worker, unique among those of all processes.
         lease: how long a job is this worker's; longer than a model may take.
-        last: how many turns the model is shown at most; None = all.
+        last: how many turns the model is shown at most; None = all. A few less each time that older ones are left out,
+            so that the beginning stays for a while, and with it what the engine remembers of it.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Drafter:
             return "nothing"
         turn = str(job.payload["turn"])
         with store.read() as unit:
-            talk = conversation(unit, job.thread_id, last=self.last)
+            talk = conversation(unit, job.thread_id, last=self.last, step=STEP)
         try:
             made = self.writer.propose(talk, key=f"{job.thread_id}/{turn}")
         except HeedfulError as err:

@@ -15,11 +15,18 @@ def as_turn(turn: StoredTurn) -> Turn:
     return Turn(role=cast(Role, turn.role), text=turn.text)
 
 
-def conversation(unit: Unit, thread: str, *, last: int | None = None) -> Conversation:
+def conversation(unit: Unit, thread: str, *, last: int | None = None, step: int = 1) -> Conversation:
     """The turns of a thread as a `Conversation`; its id is the thread's.
 
     Args:
         last: only so many turns at the end; None = all.
+        step: older turns are left out so many at a time. A beginning that moves with every turn would be read anew by
+            a model each time, and the longer the conversation, the longer it would take.
     """
-    turns = unit.turns.of(thread) if last is None else unit.turns.last(thread, last)
+    if last is None:
+        turns = unit.turns.of(thread)
+    else:
+        newest = unit.turns.last(thread, 1)
+        out = -(-(newest[0].sequence - last) // step) * step if newest else 0
+        turns = unit.turns.of(thread, after=out) if out > 0 else unit.turns.of(thread)
     return Conversation(id=thread, turns=tuple(map(as_turn, turns)), source="clinic")
