@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,13 @@ server_kit.require()
 
 import store_kit
 from heedful.privacy import Keys
+from heedful.review.clinic import Clinic, Policy
+from heedful.review.crisis import Lines
+from heedful.server.clinic import make_desk
 from heedful.store import Store
+from heedful.store.records import Thread
+from heedful.store.repositories.threads import Threads
+from store_kit import Clock
 
 FIRST_START = """
 import sys, time
@@ -77,6 +84,48 @@ def test_two_first_starts_at_once_make_one_admin(postgres: str, keys: Keys, tmp_
         assert len(unit.users.all(role="admin")) == 1
         assert len(unit.users.all()) == 2, "nothing of the second form was kept"
     store.close()
+
+
+def test_a_clock_that_runs_out_is_counted_once_by_several_processes(
+    postgres: str, keys: Keys, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every process has a thread for the clocks. What is over is told, and counted for the yearly report, once."""
+    stores = [store_kit.open_store(postgres, keys, clock) for _ in range(4)]
+    lines = Lines(line="988", emergency="911")
+    clinics = [Clinic(store, policy=Policy(lines=lambda language: lines)) for store in stores]
+    with stores[0].begin() as unit:
+        anna = unit.users.add(role="help_seeker", name="berta", by="setup")
+    thread = clinics[0].open(anna.id).id
+    clinics[0].receive(thread, by=anna.id, client_id="m-1", text="I am going to kill myself tonight.")
+    with stores[0].read() as unit:
+        events = len(unit.risk_events.of(thread))
+    clock.forward(minutes=16)
+    look = Threads.get
+
+    def slowly(self: Threads, id: str) -> Thread:
+        found = look(self, id)
+        time.sleep(0.2)  # between looking and doing, the others look
+        return found
+
+    monkeypatch.setattr(Threads, "get", slowly)
+    assert store_kit.together(*[clinic.tick for clinic in clinics]) == [None] * 4
+    with stores[0].read() as unit:
+        assert unit.counters.all()["takeovers_overdue", "2026"] == 1
+        assert len(unit.risk_events.of(thread)) == events + 1
+    for store in stores:
+        store.close()
+
+
+def test_workers_of_two_processes_have_different_names(tmp_path: Path) -> None:
+    """In two containers both have process number 1; a job belongs to one of them."""
+    names = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        site = server_kit.make_site(tmp_path / folder, people=False)
+        desk = make_desk(site.app.state.server)
+        names += [cell.cell_contents.name for w in desk.workers[1:] for cell in w.work.__closure__]
+        site.store.close()
+    assert len(names) == len(set(names)) == 4
 
 
 @pytest.mark.parametrize("kind", ["known", "new"])

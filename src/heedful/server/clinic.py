@@ -6,8 +6,8 @@ threads start and stop with the app (`router`, whose life is that of the app).
 
 from __future__ import annotations
 
-import os
 import threading
+import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -152,9 +152,9 @@ def _drafters(desk: Desk, config: Any, limit: float) -> list[Repeated]:
     if not desk.clinic.policy.drafts:
         return []
     lease = timedelta(seconds=limit + 60)
-    out = []
+    out, own = [], uuid.uuid4().hex[:12]  # a process number is not its own: in two containers both are 1
     for n in range(config.streams):
-        drafter = Drafter(desk.clinic, desk.writer, name=f"drafts-{os.getpid()}-{n}", lease=lease, last=SHOWN_TURNS)
+        drafter = Drafter(desk.clinic, desk.writer, name=f"drafts-{own}-{n}", lease=lease, last=SHOWN_TURNS)
         out.append(Repeated(_one_job(drafter), pause=POLL, name=f"drafts-{n}"))
     return out
 
