@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heedful.errors import ConfigError, NotFoundError
 from heedful.safety import crisis
-from heedful.safety.crisis import _assess, _needs, _views
+from heedful.safety.crisis import _assess, _index, _needs, _views
 from heedful.safety.crisis._rules import QUIET, RuleSet, tier_of
 from heedful.types import Conversation, Turn
 
@@ -268,9 +268,9 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     search = _assess._Reading._search
 
-    def counting(self: _assess._Reading, piece: str, bits: int) -> Iterator[Any]:
-        counted.append(len(piece) * bits.bit_count())
-        return search(self, piece, bits)
+    def counting(self: _assess._Reading, piece: _assess._Piece) -> Iterator[Any]:
+        counted.append(len(piece.text) * piece.bits.bit_count())
+        return search(self, piece)
 
     monkeypatch.setattr(_assess._Reading, "_search", counting)
     return counted
@@ -325,6 +325,57 @@ PARTS = """
 i want to die kill myself don't not never my friend he she said tonight used years ago lol pills end it all life
 no . , ! " ich will sterben mich nicht quiero morir no me 我 想 死 不 自杀 k i l l d1e 😂"""
 WORDS = st.sampled_from(PARTS.split())
+ODD = (
+    "i want to die",
+    "ß",
+    "É",
+    "\u200b",
+    "ﬁ",
+    "我 想",
+    "...",
+    "   ",
+    "k i l l",
+    "killlll",
+    "*",
+    "~",
+    "\n\n\n",
+    "k*ll",
+    "😂",
+    "İ",
+)
+
+
+@given(st.lists(st.sampled_from(ODD) | st.text(max_size=8), max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_long_texts_are_made_plain_like_short_ones(parts: list[str]) -> None:
+    """Long texts take a shorter way to the same view."""
+    text = " ".join(parts)
+    short = _views.view(text, SETS[0].disguises)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_views, "SHORT", 0)
+        long = _views.view(text, SETS[0].disguises)
+    assert (long.text, long.edits) == (short.text, short.edits)
+
+
+@given(st.lists(WORDS, max_size=25).map(" ".join) | st.text(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_long_texts_are_searched_like_short_ones(text: str) -> None:
+    short = crisis.assess(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_index, "SHORT", 0)
+        patch.setattr(_views, "SHORT", 0)
+        assert crisis.assess(text) == short
+
+
+def test_a_letter_without_its_dot_hides_nothing() -> None:
+    """The Turkish i without a dot looks like an i, and is one for our rules."""
+    assert crisis.assess("I want to k\u0131ll myself").level == 2
+
+
+def test_a_capital_in_a_pattern_is_refused() -> None:
+    """Messages are in small letters when they are searched: a capital would never be found."""
+    with pytest.raises(ConfigError, match="capital"):
+        crisis.parse(SMALL.replace('patterns = ["lol"]', 'patterns = ["LOL"]'), where="small.toml")
 
 
 @given(st.lists(WORDS, max_size=25).map(" ".join) | st.text(max_size=200))

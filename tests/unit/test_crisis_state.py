@@ -311,7 +311,7 @@ def test_it_works_without_any_model() -> None:
 
     code = (
         "import sys, heedful.safety.state; "
-        "print([m for m in ('torch', 'numpy', 'heedful.models', 'heedful.classify') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'heedful.models', 'heedful.classify') if m in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

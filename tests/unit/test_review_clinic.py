@@ -18,6 +18,7 @@ from heedful.review.believing import Believer
 from heedful.review.clinic import LONGEST
 from heedful.review.drafting import Drafter
 from heedful.review.inbox import inbox
+from heedful.review.said import conversation
 from heedful.store import audit
 from store_kit import together
 
@@ -122,6 +123,20 @@ def test_what_a_model_writes_too_late_is_dropped(at: Service) -> None:
     assert slow.once() == "lost", "its job was cancelled by the newer message"
     assert at.drafts() == []
     assert at.drafter.once() == "drafted"
+
+
+def test_the_beginning_that_a_model_is_shown_stays_for_a_while(at: Service) -> None:
+    """Older turns are left out in steps, so that the engine finds the beginning of the conversation in its cache."""
+    begins = []
+    for n in range(70):
+        at.say(f"message {n}")
+        with at.store.read() as unit:
+            shown = conversation(unit, at.thread, last=60, step=20)
+            assert [t.text for t in conversation(unit, at.thread, last=5)][-1] == f"message {n}"
+        assert shown.turns[-1].text == f"message {n}"
+        assert len(shown) <= 60
+        begins.append(shown.turns[0].text)
+    assert begins == ["message 0"] * 60 + ["message 20"] * 10
 
 
 def test_a_killed_workers_job_is_taken_again_and_makes_one_draft(at: Service) -> None:

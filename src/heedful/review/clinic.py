@@ -135,10 +135,17 @@ class Clinic:
             TransitionError: a new one needs a consent to care first.
         """
 
-        def work(unit: Unit) -> Thread:
+        def open_one(unit: Unit) -> Thread | None:
             there = [thread for thread in unit.threads.of(help_seeker) if thread.state != "closed"]
-            if there:
-                return there[-1]
+            return there[-1] if there else None
+
+        with self.store.read() as unit:  # nearly always it is there, and a reader waits for nobody
+            if (found := open_one(unit)) is not None:
+                return found
+
+        def work(unit: Unit) -> Thread:
+            if (there := open_one(unit)) is not None:
+                return there
             if "care" in self.policy.consents and not unit.consents.current(help_seeker)["care"]:
                 raise TransitionError("A conversation begins once the help-seeker agreed that their words are kept.")
             unit.counters.add("threads_opened")
@@ -401,8 +408,9 @@ class Clinic:
 
         def work(id: str) -> Callable[[Unit], int]:
             def one(unit: Unit) -> int:
-                now = unit.threads.get(id)
-                if now.state == "closed":
+                # Its row is ours until the end: another server process may look at the same clock.
+                now = unit.threads.raise_risk(id, 0, by=crisis.PROGRAM)
+                if now.state == "closed" or not _waits(now, unit.now()):
                     return 0
                 before = crisis.state_of(now)
                 outcome = self._happen(unit, now, events.Tick())

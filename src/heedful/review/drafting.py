@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 from heedful.errors import ConflictError, HeedfulError
 from heedful.review.clinic import DRAFT_JOB, Clinic
@@ -40,6 +40,8 @@ class Writer(Protocol):
     def propose(self, conversation: Conversation, *, key: str) -> Proposal: ...
 
 
+STEP: Final = 20
+"""Older turns are left out so many at a time."""
 Done = Literal["nothing", "drafted", "dropped", "failed", "lost"]
 """No job; a draft was kept; nobody needed it any more; the model failed; another worker has the job."""
 
@@ -53,7 +55,8 @@ class Drafter:
     Args:
         name: of this worker, unique among those of all processes.
         lease: how long a job is this worker's; longer than a model may take.
-        last: how many turns the model is shown at most; None = all.
+        last: how many turns the model is shown at most; None = all. A few less each time that older ones are left out,
+            so that the beginning stays for a while, and with it what the engine remembers of it.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (DRAFT_JOB,)
@@ -77,7 +80,7 @@ class Drafter:
         if job is None or job.thread_id is None or job.payload is None:
             return "nothing"
         with store.read() as unit:
-            talk = conversation(unit, job.thread_id, last=self.last, strategies="added")
+            talk = conversation(unit, job.thread_id, last=self.last, step=STEP, strategies="added")
         try:
             made = self.writer.propose(talk, key=self._key(job))
         except HeedfulError as err:

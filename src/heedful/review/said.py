@@ -18,16 +18,27 @@ def as_turn(turn: StoredTurn) -> Turn:
 
 
 def conversation(
-    unit: Unit, thread: str, *, last: int | None = None, strategies: Literal["left", "added"] = "left"
+    unit: Unit,
+    thread: str,
+    *,
+    last: int | None = None,
+    step: int = 1,
+    strategies: Literal["left", "added"] = "left",
 ) -> Conversation:
     """The turns of a thread as a `Conversation`; its id is the thread's.
 
     Args:
         last: only so many turns at the end; None = all.
+        step: older turns are left out so many at a time. A beginning that moves with every turn would be read anew by
+            a model each time, and the longer the conversation, the longer it would take.
         strategies: `added` labels replies that were sent as a model wrote them with the strategy that it had chosen.
             Words that a person changed have none: nobody knows whether it is still the same.
     """
-    turns = unit.turns.of(thread) if last is None else unit.turns.last(thread, last)
+    out = 0
+    if last is not None:
+        newest = unit.turns.last(thread, 1)
+        out = -(-(newest[0].sequence - last) // step) * step if newest else 0
+    turns = unit.turns.of(thread, after=out) if out > 0 else unit.turns.of(thread)
     chosen = _chosen(unit, thread) if strategies == "added" else {}
     made = (replace(as_turn(t), labels=(chosen[t.id],)) if t.id in chosen else as_turn(t) for t in turns)
     return Conversation(id=thread, turns=tuple(made), source="clinic")

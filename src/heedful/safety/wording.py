@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 Pattern = re.Pattern[str]
 
@@ -24,11 +25,14 @@ def plain(text: str) -> str:
     return "".join(c for c in composed if unicodedata.category(c) != "Cf")
 
 
-def compiled(patterns: Sequence[str], words: Mapping[str, str]) -> Pattern:
+def compiled(patterns: Sequence[str], words: Mapping[str, str], *, case: Literal["any", "small"] = "any") -> Pattern:
     """One pattern of all; see the head of this module for what its signs mean.
 
+    Args:
+        case: `small` is for texts that are in small letters already, and twice as fast.
+
     Raises:
-        ValueError: a `<word>` that `words` does not have.
+        ValueError: a `<word>` that `words` does not have, or a capital where all letters are small.
     """
     joined = "|".join(f"(?:{pattern})" for pattern in patterns)
     for name, alternatives in words.items():
@@ -37,7 +41,9 @@ def compiled(patterns: Sequence[str], words: Mapping[str, str]) -> Pattern:
     if stray := re.search(r"(?<!\?)(?<!\(\?P)<(\w+)>", joined):
         raise ValueError(f"no word '{stray.group(1)}' is defined")
     joined = joined.replace("'", "'?").replace("'??", "'?").replace(" ?", r"\s*").replace(" ", r"\s+")
-    return re.compile(joined, re.IGNORECASE)
+    if case == "small" and (capital := re.search(r"[A-Z]", re.sub(r"\\.", "", joined))):
+        raise ValueError(f"the capital '{capital.group()}' never stands in a plain text; write it small")
+    return re.compile(joined, re.IGNORECASE if case == "any" else 0)
 
 
 def empty(text: str) -> bool:

@@ -6,8 +6,8 @@ threads start and stop with the app (`router`, whose life is that of the app).
 
 from __future__ import annotations
 
-import os
 import threading
+import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from heedful.review.clinic import Clinic, Policy
 from heedful.review.drafting import Drafter, Writer
 from heedful.review.notes import NoteDrafter
 from heedful.review.stopping import StopRule
-from heedful.safety.crisis import Tier
+from heedful.safety.crisis import Tier, assess
 from heedful.server import house as houses
 from heedful.server import readers as beside
 from heedful.server import titles, words
@@ -94,7 +94,8 @@ class Desk:
         return self.clinic.policy.on_duty(self.now())
 
     def start(self) -> None:
-        """Start the threads."""
+        """Load the crisis rules, for which nobody's first message should wait a second, and start the threads."""
+        assess("")
         for engine in self.engines:
             engine.start()
         for worker in self._all():
@@ -220,7 +221,7 @@ def _believers(desk: Desk, config: Any) -> list[Repeated]:
     if desk.clinic.belief is None:
         return []
     lease = timedelta(seconds=config.belief_seconds + beside.WAIT + 60)
-    reader = Believer(desk.clinic, name=f"belief-{os.getpid()}", lease=lease)
+    reader = Believer(desk.clinic, name=f"belief-{uuid.uuid4().hex[:12]}", lease=lease)
     return [Repeated(lambda: reader.once() in ("raised", "heard", "lost"), pause=POLL, name="belief")]
 
 
@@ -233,9 +234,9 @@ def _drafters(desk: Desk, config: Any, limit: float) -> list[Repeated]:
     if not desk.clinic.policy.drafts:
         return []
     lease = timedelta(seconds=limit + 60)
-    out = []
+    out, own = [], uuid.uuid4().hex[:12]  # a process number is not its own: in two containers both are 1
     for n in range(config.streams):
-        drafter = Drafter(desk.clinic, desk.writer, name=f"drafts-{os.getpid()}-{n}", lease=lease, last=SHOWN_TURNS)
+        drafter = Drafter(desk.clinic, desk.writer, name=f"drafts-{own}-{n}", lease=lease, last=SHOWN_TURNS)
         out.append(Repeated(_one_job(drafter), pause=POLL, name=f"drafts-{n}"))
     return out
 
@@ -259,7 +260,7 @@ def _noters(desk: Desk, limit: float) -> list[Repeated]:
     if not desk.clinic.policy.notes:
         return []
     lease = timedelta(seconds=limit + 60)
-    drafter = NoteDrafter(desk.clinic, desk.noter, name=f"notes-{os.getpid()}", lease=lease, last=SHOWN_TURNS)
+    drafter = NoteDrafter(desk.clinic, desk.noter, name=f"notes-{uuid.uuid4().hex[:12]}", lease=lease, last=SHOWN_TURNS)
     return [Repeated(_one_job(drafter), pause=POLL, name="notes")]
 
 

@@ -55,6 +55,11 @@ def link(previous: str, seq: int, at: datetime, actor: str, action: str, object:
     return hashlib.sha256(canonical(fields).encode("utf-8")).hexdigest()
 
 
+def lock(work: Work) -> None:
+    """Take the end of the chain for this transaction: every other writer waits here, sooner or later."""
+    work.execute(select(HEAD.c.id).where(HEAD.c.id == 1).with_for_update()).all()
+
+
 def append(work: Work) -> None:
     """Write what the transaction said. The row of the head is locked first: writers queue, the chain cannot fork."""
     if not work.said:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -17,8 +20,9 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
-from heedful.errors import ConfigError, MissingExtraError, TamperError, unknown
+from heedful.errors import BusyError, ConfigError, MissingExtraError, TamperError, unknown
 from heedful.privacy import Keys
+from heedful.store.faults import BUSY
 
 BUSY_SECONDS: Final = 10
 """How long a writer waits for another one."""
@@ -30,6 +34,9 @@ class Backend(Protocol):
     """What a database has to offer beyond SQL. To add one: a class here and a line in `BACKENDS`."""
 
     engine: Engine
+
+    def turn(self, mode: Mode) -> AbstractContextManager[None]:
+        """What surrounds a transaction: writers of this process wait for each other, where the database lets one in."""
 
     def start(self, connection: Connection, mode: Mode) -> None:
         """Begin a transaction: `write` sees the newest rows, `read` one moment of the whole database."""
@@ -56,6 +63,7 @@ class SqliteBackend:
             raise ConfigError("A store needs a file, for instance sqlite:///store.db; memory would lose everything.")
         self._driver, self.keys, self.path = dbapi2, keys, Path(url.database).absolute()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writing = threading.Lock()
         self.engine = create_engine(
             "sqlite://",
             module=dbapi2,
@@ -65,6 +73,23 @@ class SqliteBackend:
             max_overflow=READERS,
             hide_parameters=True,
         )
+
+    @contextlib.contextmanager
+    def turn(self, mode: Mode) -> Iterator[None]:
+        """Writers queue here. SQLite itself lets them sleep and try again, longer each time, and lets anybody pass.
+
+        Raises:
+            BusyError: another one did not let go in time.
+        """
+        if mode == "read":
+            yield
+            return
+        if not self._writing.acquire(timeout=BUSY_SECONDS):
+            raise BusyError(BUSY)
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def start(self, connection: Connection, mode: Mode) -> None:
         """IMMEDIATE for writers: one at a time, and none fails half-way because another one was faster."""
@@ -162,6 +187,10 @@ class PostgresBackend:
                 "-c idle_in_transaction_session_timeout=60s",
             },
         )
+
+    def turn(self, mode: Mode) -> AbstractContextManager[None]:
+        """Nothing: its writers meet only at the rows that they share."""
+        return contextlib.nullcontext()
 
     def start(self, connection: Connection, mode: Mode) -> None:
         """The driver begins by itself; a reader gets one snapshot for all its statements."""

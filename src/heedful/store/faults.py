@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from heedful.errors import BusyError, ConflictError, HeedfulError, NotFoundError, StoreError, TamperError
 
-_BUSY = "Another writer holds the database; nothing was changed. Try again."
+BUSY = "Another writer holds the database; nothing was changed. Try again."
 _FULL = "The disk of the database is full; nothing of this change was kept. Free some space, then try again."
 _GONE = "The connection to the database was lost; look whether it runs, then try again."
 _DAMAGED = "The database file is damaged; restore the last backup."
@@ -27,8 +27,8 @@ Make = Callable[[str], HeedfulError]
 
 SQLITE: Final[tuple[tuple[str, Make, str], ...]] = (
     ("append-only", TamperError, _APPEND),
-    ("is locked", BusyError, _BUSY),
-    ("is busy", BusyError, _BUSY),
+    ("is locked", BusyError, BUSY),
+    ("is busy", BusyError, BUSY),
     ("is full", StoreError, _FULL),
     ("disk i/o error", StoreError, "The disk of the database does not answer; look at the disk, then try again."),
     ("not a database", TamperError, _NOT_OURS),
@@ -46,10 +46,10 @@ SQLITE: Final[tuple[tuple[str, Make, str], ...]] = (
 
 POSTGRES: Final[tuple[tuple[str, Make, str], ...]] = (
     ("HD001", TamperError, _APPEND),
-    ("40001", BusyError, _BUSY),
-    ("40P01", BusyError, _BUSY),
-    ("55P03", BusyError, _BUSY),
-    ("57014", BusyError, _BUSY),
+    ("40001", BusyError, BUSY),
+    ("40P01", BusyError, BUSY),
+    ("55P03", BusyError, BUSY),
+    ("57014", BusyError, BUSY),
     ("23505", ConflictError, _THERE),
     ("23503", NotFoundError, _MISSING),
     ("53100", StoreError, _FULL),

@@ -122,7 +122,7 @@ class Store:
 
     @contextmanager
     def _transaction(self, mode: Mode) -> Iterator[Unit]:
-        with in_words(), self.backend.engine.connect() as connection:
+        with self.backend.turn(mode), in_words(), self.backend.engine.connect() as connection:
             self.backend.start(connection, mode)
             unit = Unit(connection, self.keys, self.clock)
             unit.mode = mode

@@ -52,6 +52,13 @@ class Unit(Work):
         self.jobs = Jobs(self)
         self.exports, self.adapters, self.erasures = Exports(self), Adapters(self), Erasures(self)
 
+    def alone(self) -> None:
+        """Wait until no other writer of the audit chain is at work, and let none by until this transaction ends.
+
+        What is read after it stays true: for "if there is none yet, make the first one". SQLite has one writer anyway.
+        """
+        audit.lock(self)
+
     def finish(self) -> None:
         """What is written last: counters, then the audit chain.
 

@@ -8,14 +8,15 @@ with more of them is not cleared: it says `overflow`, and a person looks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, reduce
-from operator import and_
+from functools import cache
 from typing import Literal
 
 from heedful.errors import ConfigError, shown
-from heedful.safety.crisis._needs import SETS, Need
+from heedful.safety.crisis._excuses import Excused, Marked, mark
+from heedful.safety.crisis._index import Index
+from heedful.safety.crisis._needs import Need
 from heedful.safety.crisis._rules import (
     BEHAVIOURS,
     CLASSES,
@@ -23,7 +24,6 @@ from heedful.safety.crisis._rules import (
     QUIET,
     TIERS,
     Behaviour,
-    Excuse,
     Rule,
     RuleSet,
     Tier,
@@ -40,6 +40,7 @@ KEPT = 20
 
 _END = re.compile(r"[!?。！？；]+[\"')\]]*|\.(?=[\s\"')\]])[\"')\]]*|\n\s*\n")
 _TOKEN = re.compile(r"[a-z0-9]+")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _CJK = re.compile(r"[\u3400-\u9fff]")
 _GUESSED = 2000
 """By so many first characters the language is guessed."""
@@ -162,70 +163,74 @@ def _turns(said: Said) -> Sequence[Turn]:
     return said.turns if isinstance(said, Conversation) else said
 
 
-class _Table:
-    """Which patterns need which beginnings of words. Patterns are numbered; a set of them is an integer, a bit each."""
-
-    def __init__(self) -> None:
-        self.whole: dict[str, int] = {}
-        self.begin: dict[int, dict[str, int]] = {}
-        self.cjk: dict[str, int] = {}
-        self.free = 0
-        """Patterns that need nothing of this table."""
-
-    def add(self, needed: Iterable[Need], bit: int) -> None:
-        """Enter one set of needs of a pattern."""
-        for need in needed:
-            if need.text.isascii():
-                table = self.whole if need.whole else self.begin.setdefault(len(need.text), {})
-            else:
-                table = self.cjk
-            table[need.text] = table.get(need.text, 0) | bit
-
-    def bits(self, token: str) -> int:
-        """The patterns that a word calls for."""
-        found = self.whole.get(token, 0)
-        for length, table in self.begin.items():
-            found |= table.get(token[:length], 0)
-        return found
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Readers:
-    """The rules of some languages, made ready: patterns with their rules, tables of what they need, rarest first."""
+    """The rules of some languages, made ready: patterns with their rules, and what each of them needs."""
 
     sets: tuple[RuleSet, ...]
-    units: tuple[tuple[re.Pattern[str], Rule, Mapping[str, Excuse]], ...]
-    tables: tuple[_Table, ...]
-    cjk: re.Pattern[str] | None
+    units: tuple[tuple[re.Pattern[str], Rule], ...]
+    excuses: Mapping[tuple[str, str], tuple[Marked, ...]]
+    """(language, rule) -> its excuses, in order."""
+    index: Index
     disguises: Disguises
+
+    @property
+    def searched(self) -> int:
+        """The bits of rules; those above belong to excuses."""
+        return (1 << len(self.units)) - 1
 
 
 @cache
 def _readers(languages: tuple[str, ...]) -> _Readers:
     sets = tuple(load(language) for language in dict.fromkeys(languages))
-    tables = tuple(_Table() for _ in range(SETS))
-    units: list[tuple[re.Pattern[str], Rule, Mapping[str, Excuse]]] = []
-    for found in sets:
-        for rule in found.rules:
-            for pattern, needed in rule.patterns:
-                bit = 1 << len(units)
-                units.append((pattern, rule, found.excuses))
-                for at, table in enumerate(tables):
-                    if at < len(needed):
-                        table.add(needed[at], bit)
-                    else:
-                        table.free |= bit
-    signs = {char: None for table in tables for char in table.cjk}
+    found = [(one, rule) for s in sets for rule in s.rules for one in rule.patterns]
+    needed: list[Sequence[frozenset[Need]]] = [one[1] for one, _ in found]
+    first: list[frozenset[Need] | None] = [one[2] for one, _ in found]
+    marked = {(s.language, name): mark(name, excuse, needed) for s in sets for name, excuse in s.excuses.items()}
+    first += [None] * (len(needed) - len(first))
     return _Readers(
         sets=sets,
-        units=tuple(units),
-        tables=tables,
-        cjk=re.compile(f"[{''.join(map(re.escape, signs))}]") if signs else None,
+        units=tuple((one[0], rule) for one, rule in found),
+        excuses={
+            (s.language, rule.name): tuple(marked[s.language, name] for name in rule.unless)
+            for s in sets
+            for rule in s.rules
+        },
+        index=Index(needed, first, searched=len(found)),
         disguises=Disguises(
             words=frozenset().union(*(found.disguises.words for found in sets)),
             phrases=tuple(phrase for found in sets for phrase in found.disguises.phrases),
         ),
     )
+
+
+class _Piece:
+    """A piece of a sentence that is searched.
+
+    Args:
+        begin: where in the plain text it begins.
+        bits: the patterns that can be in it.
+        words: where its words begin, and the rows of the index for them; None = patterns can begin anywhere.
+    """
+
+    __slots__ = ("begin", "bits", "text", "words")
+
+    def __init__(
+        self, *, begin: int, text: str, bits: int, words: tuple[Sequence[int], Sequence[int]] | None = None
+    ) -> None:
+        self.begin, self.text, self.bits, self.words = begin, text, bits, words
+
+    def starts(self, index: Index) -> dict[int, list[int]]:
+        """Where each of its patterns can begin, other than those that may anywhere: pattern as a bit -> places."""
+        found: dict[int, list[int]] = {}
+        mine = self.bits & ~index.starts.free
+        for at, row in zip(*(self.words or ((), ())), strict=True):
+            bits = index.beginning[row] & mine
+            while bits:
+                low = bits & -bits
+                bits ^= low
+                found.setdefault(low, []).append(at - self.begin)
+        return found
 
 
 @dataclass(kw_only=True)
@@ -246,94 +251,71 @@ class _Reading:
         self.tongue = _language(plain.text[:_GUESSED], self.readers.sets) or self.tongue
         seen: dict[str, list[tuple[Rule, int, int, str | None]]] = {}
         before = len(self.matches)
-        for begin, piece, bits in self._pieces(plain.text):
-            if piece not in seen:
+        for piece in self._pieces(plain.text):
+            if piece.text not in seen:
                 if len(seen) >= BUDGET and not self.full:
                     self.overflow = True
                     continue
-                seen[piece] = list(self._search(piece, bits))
-            for rule, start, end, excuse in seen[piece]:
-                self._add(rule, plain, turn, begin + start, begin + end, excuse)
+                seen[piece.text] = list(self._search(piece))
+            for rule, start, end, excuse in seen[piece.text]:
+                self._add(rule, plain, turn, piece.begin + start, piece.begin + end, excuse)
         if asked is not None:
             self._answer(plain, turn, asked)
         if len(self.matches) > before:
             self.joking |= any(found.joking.search(plain.text[: _GUESSED * 5]) for found in self.readers.sets)
 
-    def _pieces(self, text: str) -> Iterator[tuple[int, str, int]]:
-        """Pieces in which some pattern can be: where they begin, their text, and the patterns as bits."""
+    def _pieces(self, text: str) -> Iterator[_Piece]:
+        """Pieces in which some pattern can be."""
         spans = list(_spans(text))
         if self.full:
-            everything = (1 << len(self.readers.units)) - 1
-            yield from ((start, text[start:end], everything) for start, end in spans)
+            everything = self.readers.searched
+            for start, end in spans:
+                yield _Piece(begin=start, text=text[start:end], bits=everything)
             return
-        tables = self.readers.tables
-        met = [[table.free] * len(spans) for table in tables]
-        at = 0
-        for begin, bits in self._hits(text):
-            while spans[at][1] <= begin:
-                at += 1
-            k = at
-            while k < len(spans) and spans[k][0] <= begin:  # pieces of one sentence overlap
-                for row, found in zip(met, bits, strict=True):
-                    row[k] |= found
-                k += 1
-        for (start, end), *rows in zip(spans, *met, strict=True):
-            wanted = reduce(and_, rows)
-            if wanted:
-                yield start, text[start:end], wanted
+        for number, bits, places, rows in self.readers.index.pieces(text, spans):
+            begin, end = spans[number]
+            # One that begins or ends inside of a word has words that the text does not have.
+            whole = not (_splits(text, begin) or _splits(text, end))
+            yield _Piece(begin=begin, text=text[begin:end], bits=bits, words=(places, rows) if whole else None)
 
-    def _hits(self, text: str) -> list[tuple[int, tuple[int, ...]]]:
-        """Where words that patterns need begin, in order, with the patterns that each table names."""
-        tables = self.readers.tables
-        known: dict[str, tuple[int, ...] | None] = {}
-        hits = []
-        for found in _TOKEN.finditer(text):
-            token = found.group()
-            if token not in known:
-                bits = tuple(table.bits(token) for table in tables)
-                known[token] = bits if any(bits) else None
-            if (calls := known[token]) is not None:
-                hits.append((found.start(), calls))
-        if self.readers.cjk is not None and (signs := self._signs(text)):
-            hits = sorted(hits + signs)
-        return hits
-
-    def _signs(self, text: str) -> list[tuple[int, tuple[int, ...]]]:
-        """The same for signs that are words by themselves: Chinese characters, and pictures."""
-        tables, cjk = self.readers.tables, self.readers.cjk
-        assert cjk is not None
-        return [(m.start(), tuple(table.cjk.get(m.group(), 0) for table in tables)) for m in cjk.finditer(text)]
-
-    def _search(self, piece: str, bits: int) -> Iterator[tuple[Rule, int, int, str | None]]:
+    def _search(self, piece: _Piece) -> Iterator[tuple[Rule, int, int, str | None]]:
+        free = -1 if piece.words is None else self.readers.index.starts.free
+        bits = piece.bits & self.readers.searched
+        starts, excused = (
+            piece.starts(self.readers.index),
+            Excused(piece.text, -1 if piece.words is None else piece.bits),
+        )
         while bits:
             low = bits & -bits
             bits ^= low
-            pattern, rule, excuses = self.readers.units[low.bit_length() - 1]
-            for found in pattern.finditer(piece):
-                if found.end() > found.start():
-                    begin, end = found.start(), found.end()
-                    yield rule, begin, end, next((n for n in rule.unless if excuses[n].holds(piece, begin, end)), None)
+            pattern, rule = self.readers.units[low.bit_length() - 1]
+            if low & free:
+                places = [m.span() for m in pattern.finditer(piece.text) if m.end() > m.start()]
+            else:
+                places = _found(pattern, piece.text, starts.get(low, ()))
+            for begin, end in places:
+                yield rule, begin, end, excused.by(self.readers.excuses[rule.language, rule.name], begin, end)
 
     def _add(self, rule: Rule, plain: View, turn: int, begin: int, end: int, excuse: str | None) -> None:
-        start, stop = plain.origin(begin, end)
+        # Two pieces of one sentence can hold the same place; and somebody who writes a line a thousand times said it.
+        already = self.counts.setdefault((turn, rule.language, rule.name, excuse), set())
+        if len(already) >= KEPT or (place := plain.origin(begin, end)) in already:
+            return
+        already.add(place)
         match = Match(
             rule=rule.name,
             cls=rule.cls,
             language=rule.language,
             version=rule.version,
             turn=turn,
-            start=start,
-            end=stop,
+            start=place[0],
+            end=place[1],
             ideation=rule.ideation,
             behaviour=rule.behaviour,
             tier=rule.tier,
             excuse=excuse,
         )
-        # Two pieces of one sentence can hold the same place; and somebody who writes a line a thousand times said it.
-        already = self.counts.setdefault((turn, rule.language, rule.name, excuse), set())
-        if len(already) < KEPT and (start, stop) not in already:
-            already.add((start, stop))
-            (self.matches if excuse is None else self.noted).append(match)
+        (self.matches if excuse is None else self.noted).append(match)
 
     def _answer(self, plain: View, turn: int, asked: str) -> None:
         """An answer to a plain question: "yes" discloses, "no" denies, and some do not want to be asked."""
@@ -379,6 +361,20 @@ class _Reading:
             overflow=self.overflow,
             versions={s.language: f"{s.version}/{s.hash}" for s in self.readers.sets},
         )
+
+
+def _found(pattern: re.Pattern[str], text: str, starts: Sequence[int]) -> list[tuple[int, int]]:
+    """What `finditer` finds, where it can begin at `starts` only."""
+    places: list[tuple[int, int]] = []
+    for at in starts:
+        if (not places or at >= places[-1][1]) and (found := pattern.match(text, at)):
+            places.append(found.span())
+    return places
+
+
+def _splits(text: str, at: int) -> bool:
+    """Whether a word goes on over a place."""
+    return 0 < at < len(text) and text[at] in _LETTERS and text[at - 1] in _LETTERS
 
 
 def _last_question(text: str) -> str:

@@ -66,6 +66,19 @@ def needs(pattern: str, *, spaceless: bool = False) -> tuple[frozenset[Need], ..
     return tuple(frozenset(one) for one in found[:SETS])
 
 
+def begins(pattern: str, *, spaceless: bool = False) -> frozenset[Need] | None:
+    """Beginnings of words, one of which every text that `pattern` finds begins with; None where nothing is known.
+
+    Args:
+        spaceless: as for `needs`.
+    """
+    finder = _Finder(spaceless=spaceless)
+    found = {Need(text, whole) for text, whole in finder._prefixes(list(_parser.parse(pattern)), finder.length)}
+    # Where words have no blanks between them, letters of ours may stand anywhere in a run of letters.
+    usable = all(need.text and need.text.isascii() is not spaceless for need in found)
+    return frozenset(found) if found and usable else None
+
+
 def _check_bounded(tree: Any, pattern: str) -> None:
     """Refuse repeats without bound around more than one character: they are what makes a search run away."""
     for op, value in _walk(tree):

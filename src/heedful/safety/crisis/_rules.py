@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, Literal, cast, get_args
 
 from heedful.errors import ConfigError, NotFoundError, only_keys, unknown
-from heedful.safety.crisis._needs import Need, needs
+from heedful.safety.crisis._needs import Need, begins, needs
 from heedful.safety.crisis._views import Disguises, fold
 from heedful.safety.wording import Pattern, compiled
 
@@ -67,7 +67,7 @@ class Rule:
         behaviour: what the words say was done.
         tier: what the words alone ask for.
         unless: names of the excuses that take a match back.
-        patterns: each with what it cannot do without.
+        patterns: each with what it cannot do without, and what it begins with.
         hits, misses: messages it must find, and messages in which no rule may raise anything.
     """
 
@@ -79,7 +79,7 @@ class Rule:
     behaviour: Behaviour
     tier: Tier
     unless: tuple[str, ...]
-    patterns: tuple[tuple[Pattern, Needs], ...] = field(repr=False)
+    patterns: tuple[tuple[Pattern, Needs, frozenset[Need] | None], ...] = field(repr=False)
     hits: tuple[str, ...] = field(repr=False)
     misses: tuple[str, ...] = field(repr=False)
 
@@ -90,27 +90,17 @@ class Excuse:
 
     `cover` patterns excuse a match that begins inside of what they find. Where `revoked` stands in the sentence, none
     of them counts.
+
+    Args:
+        needs: of each of these what its patterns cannot do without; an empty one where that is not known.
     """
 
+    needs: Mapping[str, tuple[Needs, ...]] = field(default_factory=dict, repr=False)
     before: Pattern | None = field(default=None, repr=False)
     after: Pattern | None = field(default=None, repr=False)
     cover: Pattern | None = field(default=None, repr=False)
     around: Pattern | None = field(default=None, repr=False)
     revoked: Pattern | None = field(default=None, repr=False)
-
-    def holds(self, sentence: str, begin: int, end: int) -> bool:
-        """Whether it takes back a match at `begin` to `end` of a sentence."""
-        if self.revoked is not None and self.revoked.search(sentence):
-            return False
-        if self.before is not None and self.before.search(sentence[max(0, begin - 90) : begin]):
-            return True
-        if self.after is not None and self.after.match(sentence[end : end + 90]):
-            return True
-        if self.around is not None and self.around.search(sentence):
-            return True
-        return self.cover is not None and any(
-            found.start() <= begin < found.end() for found in self.cover.finditer(sentence)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +235,9 @@ class _Maker:
         return "".join(char if char.isascii() else fold(char) for char in pattern)
 
     def compiled(self, text: str) -> Pattern:
-        return compiled([self.plain(text)], {name: self.plain(value) for name, value in self.words.items()})
+        return compiled(
+            [self.plain(text)], {name: self.plain(value) for name, value in self.words.items()}, case="small"
+        )
 
     def bounded(self, patterns: Sequence[str]) -> str:
         joined = "|".join(f"(?:{pattern})" for pattern in patterns)
@@ -270,7 +262,19 @@ class _Maker:
                 made[key] = self.compiled(rf"^[\s,]{{0,3}}{joined}" + ("" if self.spaceless else "(?![a-z0-9])"))
             else:
                 made[key] = self.anywhere(patterns)
-        return Excuse(**made)
+        return Excuse(
+            needs={key: tuple(self.needs(one) for one in patterns) for key, patterns in entry.items()}, **made
+        )
+
+    def needs(self, pattern: str) -> Needs:
+        """What a pattern of an excuse cannot do without; nothing where that cannot be shown."""
+        try:
+            found = needs(self.compiled(f"(?:{pattern})").pattern, spaceless=self.spaceless)
+        except ConfigError:
+            return ()
+        # Where words have no blanks between them, Latin letters may stand inside of a run of them.
+        plain = all(not need.text.isascii() for one in found for need in one)
+        return found if plain or not self.spaceless else ()
 
 
 def _rule(entry: Mapping[str, Any], maker: _Maker, found: Mapping[str, Any]) -> Rule:
@@ -287,10 +291,11 @@ def _rule(entry: Mapping[str, Any], maker: _Maker, found: Mapping[str, Any]) -> 
     if stray := set(entry["unless"]) - set(found["unless"]):
         raise ConfigError(f"rule '{name}': 'unless' names '{min(stray)}', which the file does not have.")
     end = "" if maker.spaceless else r"\b"
-    patterns = tuple(
-        (maker.anywhere([one]), needs(maker.compiled(f"(?:{one}){end}").pattern, spaceless=maker.spaceless))
-        for one in entry["patterns"]
-    )
+    patterns = []
+    for one in entry["patterns"]:
+        inner = maker.compiled(f"(?:{one}){end}").pattern
+        needed = needs(inner, spaceless=maker.spaceless)
+        patterns.append((maker.anywhere([one]), needed, begins(inner, spaceless=maker.spaceless)))
     default: Tier = "none" if entry["class"] in QUIET else tier_of(ideation, behaviour)
     return Rule(
         name=name,
@@ -301,7 +306,7 @@ def _rule(entry: Mapping[str, Any], maker: _Maker, found: Mapping[str, Any]) -> 
         behaviour=cast(Behaviour, behaviour),
         tier=cast(Tier, entry.get("tier", default)),
         unless=tuple(entry["unless"]),
-        patterns=patterns,
+        patterns=tuple(patterns),
         hits=tuple(entry["hits"]),
         misses=tuple(entry["misses"]),
     )

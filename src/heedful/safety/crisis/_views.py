@@ -13,10 +13,15 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from heedful.safety.crisis._index import SHORT, characters
 
 _QUOTES = {**dict.fromkeys("’‘ʼ´`＇", "'"), **dict.fromkeys("“”„«»‹›「」『』", '"')}
 # Letters of other scripts that look like Latin ones; the first use of them is to slip past a filter.
-_LOOKALIKES = dict(zip("асеорхуіјѕкмтнвԁοαεικνρτυ", "aceopxyijskmthbdoaeiknptu", strict=True))
+_LOOKALIKES = dict(zip("асеорхуіјѕкмтнвԁοαεικνρτυı", "aceopxyijskmthbdoaeiknptui", strict=True))
 _LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s", "!": "i"})
 _LEET_L = str.maketrans({"0": "o", "1": "l", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s", "!": "l"})
 
@@ -26,7 +31,7 @@ _LONG_RUN = re.compile(r"([a-z])\1\1+")
 _SPACED = re.compile(r"(?<![a-z0-9'])[a-z](?:[ .\-*/|+~,][a-z](?![a-z0-9'])){2,}")
 _ODD_SIGN = re.compile(r"[0-9@$!*#]+")
 _EMPHASIS = re.compile(r"[*~#]+")
-_WORDY = frozenset("abcdefghijklmnopqrstuvwxyz0123456789@$!*#")
+_WORDY = "abcdefghijklmnopqrstuvwxyz0123456789@$!*#"
 _MANY = re.compile(r"[a-z]{8,}")
 _CJK_GAP = re.compile(r"(?<=[\u3400-\u9fff])[ \t\u3000.\-*/|~·・]+(?=[\u3400-\u9fff])")
 _LONGEST = 40
@@ -56,6 +61,17 @@ class _Table(dict[int, str]):
 
 _TABLE = _Table()
 
+_UNKNOWN, _OTHER = 0xFFFFFFFF, 0xFFFFFFFE
+_CODES = np.full(0x20000, _UNKNOWN, "<u4")
+"""Code point -> the one that it becomes, where it becomes one; `_OTHER` where it becomes several or none."""
+_SPACES = np.array([chr(code).isspace() for code in range(0x3001)])
+_LETTER = np.zeros(128, bool)
+_LETTER[ord("a") : ord("z") + 1] = True
+_BETWEEN = np.zeros(128, bool)
+_BETWEEN[[ord(c) for c in " .-*/|+~,"]] = True
+_GAPS = np.zeros(0x3100, bool)
+_GAPS[[ord(c) for c in " \t\u3000.-*/|~·・"]] = True
+
 
 def fold(text: str) -> str:
     """`text` in small letters, without accents, hidden characters, full-width forms and curly quotes.
@@ -63,7 +79,30 @@ def fold(text: str) -> str:
     >>> fold("Ｉ ｗａｎｔ to d\\u200bïe")
     'i want to die'
     """
-    return text.translate(_TABLE)
+    if len(text) < SHORT or text.isascii():
+        return text.translate(_TABLE)
+    return _folded(text)
+
+
+def _folded(text: str) -> str:
+    """The same for long texts, in passes over all characters at once."""
+    codes = characters(text)
+    if int(codes.max()) >= len(_CODES):
+        return text.translate(_TABLE)
+    new = _CODES[codes]
+    for code in np.unique(codes[new == _UNKNOWN]).tolist():
+        found = _TABLE[code]
+        _CODES[code] = ord(found) if len(found) == 1 else _OTHER
+    new = _CODES[codes]
+    if not (new == _OTHER).any():
+        return new.tobytes().decode("utf-32-le", "surrogatepass")
+    others = [chr(code) for code in np.unique(codes[new == _OTHER]).tolist()]
+    # What a character becomes stays what it is when it is folded again: then the order does not matter.
+    if len(others) > 8 or any(found.translate(_TABLE) != found for found in (_TABLE[ord(c)] for c in others)):
+        return text.translate(_TABLE)
+    for char in others:
+        text = text.replace(char, _TABLE[ord(char)])
+    return _folded(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +126,7 @@ class Disguises:
         if word in self.words:
             return word
         pattern, table = self.glued
-        if pattern is None or not pattern.search(word):
+        if pattern is None or not any(map(word.__contains__, table)):
             return None
         return pattern.sub(lambda m: f" {table[m.group()]} ", word).strip()
 
@@ -107,11 +146,18 @@ class View:
     edits: tuple[tuple[int, int, int, int], ...] = field(repr=False)
 
     @cached_property
-    def _origins(self) -> list[int] | None:
+    def _origins(self) -> np.ndarray[Any, np.dtype[Any]] | None:
         """For each character of the folded text the one of the message it came from; None where they are the same."""
         if self.raw.isascii():
             return None
-        return [at for at, char in enumerate(self.raw) for _ in _TABLE[ord(char)]]
+        others = {ord(char): len(_TABLE[ord(char)]) for char in set(self.raw) if len(_TABLE[ord(char)]) != 1}
+        if not others:
+            return None
+        codes = characters(self.raw)
+        sizes = np.ones(len(codes), np.int64)
+        for code, size in others.items():
+            sizes[codes == code] = size
+        return np.repeat(np.arange(len(codes)), sizes)
 
     @cached_property
     def _begins(self) -> list[int]:
@@ -122,7 +168,7 @@ class View:
         first, last = self._folded(begin)[0], self._folded(end - 1)[1] - 1
         if self._origins is None:
             return first, last + 1
-        return self._origins[first], self._origins[last] + 1
+        return int(self._origins[first]), int(self._origins[last]) + 1
 
     def _folded(self, at: int) -> tuple[int, int]:
         k = bisect_right(self._begins, at) - 1
@@ -151,17 +197,48 @@ def view(text: str, disguises: Disguises) -> View:
     return View(text="".join([*parts, folded[at:]]), raw=text, edits=tuple(places))
 
 
+_Pass = Literal["dots", "blanks", "spaced", "runs", "emphasis", "gaps"]
+_PASSES: frozenset[_Pass] = frozenset(get_args(_Pass))
+
+
+def _worth(text: str) -> frozenset[_Pass]:
+    """The passes that could find something: patterns look at each character, this looks at all of them at once."""
+    if len(text) < SHORT:
+        return _PASSES
+    codes = characters(text)
+    low = np.minimum(codes, 127)
+    letter, between = _LETTER[low], _BETWEEN[low]
+    space = _SPACES[np.minimum(codes, 0x2FFF)] | (codes == 0x3000)
+    cjk = (codes >= 0x3400) & (codes <= 0x9FFF)
+    found: dict[_Pass, bool] = {
+        "dots": ".." in text,
+        "blanks": bool((space[:-2] & space[1:-1] & space[2:]).any()),
+        "spaced": bool((letter[:-4] & between[1:-3] & letter[2:-2] & between[3:-1] & letter[4:]).any()),
+        "runs": bool((letter[:-2] & (codes[:-2] == codes[1:-1]) & (codes[:-2] == codes[2:])).any()),
+        "emphasis": any(sign in text for sign in "*~#"),
+        "gaps": bool((cjk[:-1] & _GAPS[np.minimum(codes[1:], len(_GAPS) - 1)]).any()),
+    }
+    return frozenset(name for name, worth in found.items() if worth)
+
+
 def _edits(text: str, disguises: Disguises) -> Iterator[tuple[int, int, str]]:
-    yield from ((m.start(), m.end(), " ") for m in _DOTS.finditer(text) if m.end() < len(text))
-    yield from ((m.start(), m.end(), "\n\n" if m.group().count("\n") > 1 else " ") for m in _BLANKS.finditer(text))
-    yield from _spaced(text, disguises)
-    yield from _tokens(text, _LONG_RUN.finditer(text), disguises)
+    worth = _worth(text)
+    if "dots" in worth:
+        yield from ((m.start(), m.end(), " ") for m in _DOTS.finditer(text) if m.end() < len(text))
+    if "blanks" in worth:
+        yield from ((m.start(), m.end(), "\n\n" if m.group().count("\n") > 1 else " ") for m in _BLANKS.finditer(text))
+    if "spaced" in worth:
+        yield from _spaced(text, disguises)
+    if "runs" in worth:
+        yield from _tokens(text, _LONG_RUN.finditer(text), disguises)
     yield from _tokens(text, _ODD_SIGN.finditer(text), disguises)
-    yield from ((m.start(), m.end(), " ") for m in _EMPHASIS.finditer(text))
+    if "emphasis" in worth:
+        yield from ((m.start(), m.end(), " ") for m in _EMPHASIS.finditer(text))
     for found in _MANY.finditer(text):
         if (new := _unglued(found.group(), disguises)) is not None:
             yield found.start(), found.end(), new
-    yield from ((m.start(), m.end(), "") for m in _CJK_GAP.finditer(text))
+    if "gaps" in worth:
+        yield from ((m.start(), m.end(), "") for m in _CJK_GAP.finditer(text))
 
 
 def _unglued(word: str, disguises: Disguises) -> str | None:
@@ -190,10 +267,9 @@ def _tokens(text: str, cores: Iterable[re.Match[str]], disguises: Disguises) -> 
         if core.start() < done:
             continue
         begin, end = core.start(), core.end()
-        while begin > 0 and core.start() - begin < _LONGEST and text[begin - 1] in _WORDY:
-            begin -= 1
-        while end < len(text) and end - core.end() < _LONGEST and text[end] in _WORDY:
-            end += 1
+        left, right = text[max(0, begin - _LONGEST) : begin], text[end : end + _LONGEST]
+        begin -= len(left) - len(left.rstrip(_WORDY))
+        end += len(right) - len(right.lstrip(_WORDY))
         done = end
         while end > begin and text[end - 1] in "!*#@":  # "die!" ends a sentence, "d!e" does not
             end -= 1

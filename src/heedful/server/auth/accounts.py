@@ -139,15 +139,18 @@ class Accounts:
         kind, key = "account", self._digest("backoff", name.casefold().strip())
         if user is not None and self._knows(device, user):
             kind, key = "device", device
-        pause = max(self.backoff.pause("address", address), self.backoff.pause(kind, key))
+        # A whole clinic may have one address: a browser that signed in before does not wait for what others mistyped.
+        kinds = {kind: key} if kind == "device" else {kind: key, "address": address}
+        pause = max(self.backoff.pause(which, of) for which, of in kinds.items())
         if pause > 0:
             return Refusal(why="wait", seconds=pause)
-        self.backoff.failed("address", address)
-        self.backoff.failed(kind, key)
+        for which, of in kinds.items():
+            self.backoff.failed(which, of)
         if not self.passwords.verify(password, stored) or user is None or stored is None:
             self.store.run(lambda unit: unit.audit.add("program", "sign_in.failed", "user:unknown"))
             return Refusal(why="wrong")
-        self.backoff.undo("address", address)
+        if "address" in kinds:
+            self.backoff.undo("address", address)
         self.backoff.worked(kind, key)
         if self.passwords.outdated(stored):
             fresh = self.passwords.hash(password)

@@ -89,6 +89,7 @@ def _make(server: Server, people: tuple[tuple[str, str, str], ...]) -> None:
     hashes = [server.accounts.passwords.hash(password, name=name) for _, name, password in people]
 
     def work(unit: Unit) -> None:
+        unit.alone()  # another server process on the same database has a code of its own, and may be here as well
         if unit.users.all(role="admin"):
             raise refusal(ConflictError, "refusal.admin_there")
         for (role, name, _), stored in zip(people, hashes, strict=True):

@@ -71,26 +71,26 @@ def talk(caller: Called, desk: At) -> Response:
     """The conversation. Before first use: what it is; after a sign of danger: first a card."""
     user, language = caller.user or "", here.language()
 
-    def work(unit: Unit) -> dict[str, Any] | str:
-        if step := before(unit, desk, user):
-            return step
-        thread = current(unit, user)
-        found = situation(unit, desk, thread, language=language)
-        moments = () if found.interrupt else disclosure.due(unit, desk, user)
-        notices = disclosure.show(unit, desk, user, moments, language=language)
-        turns = said(unit, desk, thread, after=0)
-        recording = "" if found.interrupt else _recording(unit, desk, user, language)
-        return {"thread": thread, "situation": found, "notices": notices, "turns": turns, "recording": recording}
-
-    values = desk.clinic.store.run(work)
-    if values == "first-use":
+    values: dict[str, Any] = {}
+    with desk.clinic.store.read() as unit:
+        step = before(unit, desk, user)
+        if not step:
+            thread = current(unit, user)
+            found = situation(unit, desk, thread, language=language)
+            moments = () if found.interrupt else disclosure.due(unit, desk, user)
+            asked = not found.interrupt and consents.recording_asked(unit, desk, user)
+            unseen = bool(moments) or (asked and unit.notices.last(user, "recording") is None)
+            values = {"thread": thread, "situation": found, "turns": said(unit, desk, thread, after=0)}
+    if step == "first-use":
         text, _ = disclosure.text_of(desk, disclosure.FIRST, language)
         return show("first_use.html.j2", caller, desk, text=text, written=desk.switch("notice_before_use") == "written")
-    if values == "age":
+    if step == "age":
         return _age(caller, desk)
-    if isinstance(values, str):
+    if step:
         return consents.page_of(caller, desk, "care", begin=True)
-    if values["situation"].interrupt:
+    values["notices"] = _noticed(desk, user, language) if unseen else ()
+    values["recording"] = consents.wording(desk, "recording", language)[0] if asked else ""
+    if found.interrupt:
         return show("interrupt.html.j2", caller, desk, **values)
     return _page(caller, desk, values)
 
@@ -107,15 +107,6 @@ def before(unit: Unit, desk: Desk, user: str) -> str:
     if disclosure.age_asked(unit, desk, user):
         return "age"
     return "consent" if consents.awaited(unit, desk, user) else ""
-
-
-def _recording(unit: Unit, desk: Desk, user: str, language: str) -> str:
-    """The question about recording where it is open. Care goes on whatever the answer, and without one."""
-    if not consents.recording_asked(unit, desk, user):
-        return ""
-    if unit.notices.last(user, "recording") is None:
-        disclosure.show(unit, desk, user, ("recording",), language=language)
-    return consents.wording(desk, "recording", language)[0]
 
 
 def _page(caller: Caller, desk: Desk, values: dict[str, Any], *, status: int = 200, **more: Any) -> Response:
@@ -271,9 +262,7 @@ def news(caller: Called, desk: At, after: Annotated[int, Query(ge=0, le=2**31)] 
         turns = said(unit, desk, thread, after=after)
     notices: tuple[Shown, ...] = ()
     if moments and not found.interrupt:
-        notices = desk.clinic.store.run(
-            lambda unit: disclosure.show(unit, desk, user, disclosure.due(unit, desk, user), language=language)
-        )
+        notices = _noticed(desk, user, language)
     return News(
         turns=[TurnOut(sequence=x.sequence, who=x.who, name=x.name, text=x.text, at=x.at) for x in turns],
         notices=[notice.text for notice in notices],
@@ -311,10 +300,22 @@ def receive(desk: Desk, user: str, client_id: str, text: str) -> Receipt:
     kept = _kept(desk, user, client_id)
     thread = kept or desk.clinic.open(user).id
     receipt = desk.clinic.receive(thread, by=user, client_id=client_id, text=text)
-    desk.clinic.store.run(lambda unit: disclosure.answer_question(unit, desk, receipt.turn, language=language))
+    if disclosure.asks_whether_ai(text):
+        desk.clinic.store.run(lambda unit: disclosure.answer_question(unit, desk, receipt.turn, language=language))
     if receipt.job is not None:
         desk.wake()
     return receipt
+
+
+def _noticed(desk: Desk, user: str, language: str) -> tuple[Shown, ...]:
+    """What is due is shown, and that it was; the question about recording is shown by the page itself."""
+
+    def work(unit: Unit) -> tuple[Shown, ...]:
+        if consents.recording_asked(unit, desk, user) and unit.notices.last(user, "recording") is None:
+            disclosure.show(unit, desk, user, ("recording",), language=language)
+        return disclosure.show(unit, desk, user, disclosure.due(unit, desk, user), language=language)
+
+    return desk.clinic.store.run(work)
 
 
 def _kept(desk: Desk, user: str, client_id: str) -> str | None:

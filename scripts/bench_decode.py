@@ -1,0 +1,201 @@
+"""The default engine beside llama.cpp itself: `python scripts/bench_decode.py` (about two minutes; --quick: less).
+
+    python scripts/bench_decode.py --quick
+    python scripts/bench_decode.py --model FILE.gguf --threads 2
+    python scripts/bench_decode.py --json FILE          # the figures, for LOG.md
+
+**Tokens a second.** One stream, the same GGUF file, the same threads, context and greedy reply. On one side the engine
+of the server (`heedful.server.engine`: the worker process, frames over a socket, pieces as they come), timed from the
+first piece to the end. On the other side llama.cpp alone in a process of its own, not streaming, with the speed that it
+reports for itself (`timings.predicted_per_second`). The wheel of xllamacpp has no `llama-bench`, so llama.cpp's own
+clock stands for it. Both are loaded all the time and take turns, so that a slow minute of the machine hits both. Goal:
+0.9. On a machine that does something else, take `--threads 1`: two threads of llama.cpp wait for each other.
+
+**Time to the first token.** Conversations of 20 messages of a help-seeker, as the writer of drafts sends them: the time
+at message 20 over the time at message 2 (medians over the conversations). Goal: at most 1.2. The share of
+the prompt that llama.cpp found in its cache stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from heedful.models.embedded import DEFAULT_MODEL
+from heedful.server.config import ServeConfig
+from heedful.server.engine.base import Message, Options, Request
+from heedful.server.engine.find import find_gguf
+from heedful.server.engine.host import WorkerEngine
+from heedful.server.serve import engine_of
+from heedful.server.writer import EngineWriter
+from heedful.types import Conversation, Turn
+
+DECODE_GOAL, FIRST_GOAL = 0.9, 1.2
+TURNS = 20
+TALK = (
+    "I could not sleep again last night, and work was long.",
+    "My sister called, but I did not know what to tell her.",
+    "It is a bit better today. I went out for a walk by the canal.",
+    "I keep thinking about the exam, and what comes after it.",
+    "Nobody at home asks how I am, and I do not ask either.",
+)
+ASKED = "Please write a long story about a garden, a dog, a canal and an old boat, with many details."
+
+
+def alone(model: Path, threads: int, context: int) -> None:
+    """llama.cpp without us: for every line on stdin one reply, and what llama.cpp says about its speed on stdout."""
+    import xllamacpp
+
+    p = xllamacpp.CommonParams()
+    p.model.path = str(model)
+    p.n_parallel, p.n_ctx, p.n_batch, p.n_ubatch = 1, context, 512, 512
+    p.cpuparams.n_threads = p.cpuparams_batch.n_threads = threads
+    p.verbosity, p.fit_params = -1, False
+    server = xllamacpp.Server(p)
+    print("{}", flush=True)
+    for line in sys.stdin:
+        found = server.handle_chat_completions({**json.loads(line), "stream": False, "cache_prompt": False})
+        print(json.dumps(found["timings"]), flush=True)
+
+
+class Alone:
+    """The process of llama.cpp alone."""
+
+    def __init__(self, model: Path, threads: int, context: int) -> None:
+        command = [
+            sys.executable,
+            __file__,
+            "--alone",
+            str(model),
+            "--threads",
+            str(threads),
+            "--context",
+            str(context),
+        ]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.read()
+
+    def read(self) -> dict[str, Any]:
+        assert self.child.stdout is not None
+        found: dict[str, Any] = json.loads(self.child.stdout.readline())
+        return found
+
+    def speed(self, tokens: int) -> float:
+        """Tokens a second of one greedy reply, by llama.cpp's own clock."""
+        assert self.child.stdin is not None
+        body = {"messages": [{"role": "user", "content": ASKED}], "max_tokens": tokens, "temperature": 0, "top_k": 1}
+        self.child.stdin.write(json.dumps(body) + "\n")
+        self.child.stdin.flush()
+        return float(self.read()["predicted_per_second"])
+
+    def stop(self) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        self.child.wait(30)
+
+
+def ours(engine: WorkerEngine, tokens: int) -> float:
+    """Tokens a second of one greedy reply through the engine of the server."""
+    options = Options(max_tokens=tokens, temperature=0)
+    done = engine.run(Request(messages=(Message(role="user", content=ASKED),), options=options))
+    return (done.completion_tokens - 1) / (done.seconds["total"] - done.seconds["first"])
+
+
+def decode(
+    engine: WorkerEngine, model: Path, *, threads: int, context: int, rounds: int, tokens: int
+) -> dict[str, Any]:
+    """Both sides in turn; medians and their ratio."""
+    other = Alone(model, threads, context)
+    try:
+        ours(engine, 8)
+        other.speed(8)
+        pairs = []
+        for n in range(rounds):
+            sides = [lambda: ours(engine, tokens), lambda: other.speed(tokens)]
+            if n % 2:
+                there, here = sides[1](), sides[0]()
+            else:
+                here, there = sides[0](), sides[1]()
+            pairs.append((here, there))
+    finally:
+        other.stop()
+    ratios = [here / there for here, there in pairs]
+    row = {
+        "engine": statistics.median(here for here, _ in pairs),
+        "llama_cpp": statistics.median(there for _, there in pairs),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+    }
+    print(f"tokens a second: engine {row['engine']:.1f}, llama.cpp alone {row['llama_cpp']:.1f}, {rounds} pairs")
+    print(
+        f"ratio, engine / llama.cpp, median of pairs: {row['ratio']:.3f} ({min(ratios):.3f} to {max(ratios):.3f}); "
+        f"goal at least {DECODE_GOAL}"
+    )
+    return row
+
+
+def first_tokens(engine: WorkerEngine, *, talks: int) -> dict[str, Any]:
+    """Conversations of 20 messages; when the first words came, by message."""
+    writer = EngineWriter(engine, options=Options(max_tokens=40, temperature=0))
+    times: dict[int, list[float]] = {n: [] for n in range(1, TURNS + 1)}
+    cached = 0.0
+    for talk in range(talks):
+        turns: list[Turn] = []
+        for n in range(1, TURNS + 1):
+            turns.append(Turn(role="user", text=f"{TALK[(n + talk) % len(TALK)]} That is {n} of {100 + talk}."))
+            said = Conversation(id=f"talk-{talk}", turns=tuple(turns), source="clinic")
+            done = engine.run(writer.request(said, key=f"talk-{talk}/{n}"))
+            times[n].append(done.seconds["first"])
+            cached = done.cached_tokens / max(1, done.prompt_tokens)
+            turns.append(Turn(role="assistant", text=done.text.strip() or "I hear you."))
+    second, last = statistics.median(times[2]), statistics.median(times[TURNS])
+    row = {"turn_2": second, f"turn_{TURNS}": last, "ratio": last / second, "cached": cached}
+    print(f"first token: {1000 * second:.0f} ms at message 2, {1000 * last:.0f} ms at message {TURNS}, {talks} talks")
+    print(f"ratio: {row['ratio']:.2f}, goal at most {FIRST_GOAL}; {cached:.0%} of the last prompt was in the cache")
+    return row
+
+
+def main(*, model: str, threads: int, quick: bool, out: Path | None) -> None:
+    """Both measurements."""
+    config = ServeConfig(model=model, threads=threads, streams=1)
+    found = find_gguf(model).gguf
+    size = found.stat().st_size / 2**20
+    print(f"{found.name}, {size:.0f} MiB, {threads} threads, 1 stream; load of the machine {os.getloadavg()[0]:.1f}")
+    engine = engine_of(config)
+    engine.start()
+    try:
+        rounds, tokens, talks = (3, 96, 2) if quick else (9, 192, 5)
+        rows = {
+            "file": found.name,
+            "threads": threads,
+            "load": os.getloadavg()[0],
+            "decode": decode(engine, found, threads=threads, context=config.context, rounds=rounds, tokens=tokens),
+            "first_token": first_tokens(engine, talks=talks),
+        }
+    finally:
+        engine.stop()
+    if out is not None:
+        out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="as for heedful serve: a GGUF file, a run, a name")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter replies")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--context", type=int, default=4096, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        alone(given.alone, given.threads, given.context)
+    else:
+        main(model=given.model, threads=given.threads, quick=given.quick, out=given.json)
