@@ -125,7 +125,7 @@ def test_workers_of_two_processes_have_different_names(tmp_path: Path) -> None:
         desk = make_desk(site.app.state.server)
         names += [cell.cell_contents.name for w in desk.workers[1:] for cell in w.work.__closure__]
         site.store.close()
-    assert len(names) == len(set(names)) == 4
+    assert len(names) == len(set(names)) == 6
 
 
 @pytest.mark.parametrize("kind", ["known", "new"])
