@@ -1,8 +1,11 @@
-"""Speed beside the peers, one run, printed as ratios: `make bench` (about half an hour on 2 cores).
+"""Speed beside the peers, one run, printed as ratios: `make bench` (about 40 minutes on 2 cores).
 
     python scripts/bench.py sft       one supervised pass over 20 ESConv dialogues against TRL's SFTTrainer
     python scripts/bench.py metrics   2,801 replies against rouge-score, sacrebleu, NLTK and bert-score
     python scripts/bench.py rl        a GRPO step against TRL's GRPOTrainer, memory, rewards: scripts/bench_rl.py
+    python scripts/bench.py decode    the server's engine against llama.cpp itself: scripts/bench_decode.py
+    python scripts/bench.py clinic    200 help-seekers at once: scripts/bench_clinic.py
+    python scripts/bench.py rules     the crisis rules, up to 50,000 characters: scripts/bench_rules.py
     python scripts/bench.py start     import and --help
 
 The supervised pass: the same targets, model, LoRA and precision. TRL gets one prompt-completion pair per supporter
@@ -224,8 +227,31 @@ def bench_rl() -> None:
     subprocess.run([sys.executable, str(Path(__file__).with_name("bench_rl.py"))], check=True)
 
 
+def bench_decode() -> None:
+    """The default engine, see scripts/bench_decode.py."""
+    subprocess.run([sys.executable, str(Path(__file__).with_name("bench_decode.py"))], check=True)
+
+
+def bench_clinic() -> None:
+    """The clinic under load, see scripts/bench_clinic.py."""
+    subprocess.run([sys.executable, str(Path(__file__).with_name("bench_clinic.py"))], check=True)
+
+
+def bench_rules() -> None:
+    """The crisis rules, see scripts/bench_rules.py."""
+    subprocess.run([sys.executable, str(Path(__file__).with_name("bench_rules.py"))], check=True)
+
+
 PARTS = {"sft_heedful": sft_heedful, "sft_trl": sft_trl}
-BENCHES = {"start": bench_start, "metrics": bench_metrics, "sft": bench_sft, "rl": bench_rl}
+BENCHES = {
+    "start": bench_start,
+    "metrics": bench_metrics,
+    "sft": bench_sft,
+    "rl": bench_rl,
+    "decode": bench_decode,
+    "clinic": bench_clinic,
+    "rules": bench_rules,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
