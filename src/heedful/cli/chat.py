@@ -101,7 +101,7 @@ def open_talk(
     fmt = formats.make(run.get("format") or "chat")
     wanted = plan or ("argmax" if fmt.plan_marks else None)
     setting = _setting(wanted, fmt, model)
-    causal = load(model)
+    causal = load(model, accept="any")
     return Talk(
         causal,
         fmt,
