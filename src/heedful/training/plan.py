@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from heedful.errors import NotFoundError
 from heedful.models.causal import resolve_path
-from heedful.training.config import RunSettings, TrainConfig
-from heedful.training.data import Prepared
+from heedful.training.config import LoopSettings, RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,33 @@ def epochs_of(steps: int, *, trees: int, batch: int) -> float:
     return whole + min(1.0, rest * batch / trees)
 
 
-def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None, *, processes: int = 1) -> Plan:
+class Rows(Protocol):
+    """Prepared data of one split: trees, or pairs of an input and a reply."""
+
+    @property
+    def lengths(self) -> Sequence[int]: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def separate_tokens(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def target_tokens(self) -> int: ...
+    @property
+    def skipped(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+
+
+def make_plan(config: LoopSettings, train: Rows, evaluation: Rows | None, *, processes: int = 1) -> Plan:
     """Work out a run from its prepared data."""
-    steps = steps_of(config, trees=len(train.trees), processes=processes)
+    rows = len(train.lengths)
+    steps = steps_of(config, trees=rows, processes=processes)
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
-    longest = max(len(t) for t in train.trees)
+    longest = max(train.lengths)
     return Plan(
-        conversations=len(train.trees),
+        conversations=rows,
         targets=train.samples,
         separate_tokens=train.separate_tokens,
         tokens=train.tokens,
@@ -79,7 +99,7 @@ def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None,
         skipped=train.skipped,
         eval_targets=evaluation.samples if evaluation else 0,
         steps=steps,
-        tokens_in_all=round(epochs_of(steps, trees=len(train.trees), batch=batch) * train.tokens),
+        tokens_in_all=round(epochs_of(steps, trees=rows, batch=batch) * train.tokens),
         memory_bytes=estimate_memory(config, row_tokens=longest * config.per_device_train_batch_size),
         data_hash=train.hash,
     )
@@ -121,6 +141,8 @@ def model_shape(name: str) -> tuple[int, int, int, int] | None:
     if not (path / "config.json").is_file():
         return None
     found = json.loads((path / "config.json").read_text("utf-8"))
+    if found.get("is_encoder_decoder"):
+        return _pair_shape(found)
     width = int(found.get("hidden_size") or found.get("n_embd") or 0)
     layers = int(found.get("num_hidden_layers") or found.get("n_layer") or 0)
     vocabulary = int(found.get("vocab_size") or 0)
@@ -132,3 +154,13 @@ def model_shape(name: str) -> tuple[int, int, int, int] | None:
         vocabulary,
         vocabulary * width * (1 if tied else 2) + layers * (4 * width**2 + 3 * width * inner),
     )
+
+
+def _pair_shape(found: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """`model_shape` of an encoder-decoder; a block of its decoder attends twice."""
+    width, vocabulary = int(found.get("d_model") or 0), int(found.get("vocab_size") or 0)
+    encoder = int(found.get("encoder_layers") or found.get("num_layers") or 0)
+    decoder = int(found.get("decoder_layers") or found.get("num_decoder_layers") or encoder)
+    inner = int(found.get("encoder_ffn_dim") or found.get("d_ff") or 4 * width)
+    blocks = encoder * (4 * width**2 + 2 * width * inner) + decoder * (8 * width**2 + 2 * width * inner)
+    return width, encoder + decoder, vocabulary, vocabulary * width + blocks
