@@ -28,7 +28,6 @@ from heedful.training.methods import Run, configured
 from heedful.training.seq2seq import Seq2SeqConfig, replies_of
 from heedful.types import Conversation
 
-
 # The format's markers are new tokens, so peft keeps the whole table beside the adapter and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 
