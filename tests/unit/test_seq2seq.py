@@ -20,7 +20,9 @@ from heedful import corpora
 from heedful.errors import ConfigError, UserError
 from heedful.formats import make
 from heedful.models.causal import add_markers, load
+from heedful.models.decoding import Decoding
 from heedful.models.forward import likelihood
+from heedful.models.generate import generate
 from heedful.models.merged import merged
 from heedful.models.pairs import pair_logits, pair_tensors
 from heedful.testing import conversations, save_tiny
@@ -272,3 +274,34 @@ def test_defaults_are_those_of_the_released_code() -> None:
     assert (config.max_length, config.max_target_length, config.per_device_train_batch_size) == (160, 40, 16)
     assert (config.learning_rate, config.warmup_steps, config.num_train_epochs) == (3e-5, 100, 2)
     assert (config.weight_decay, config.max_grad_norm, config.seed, config.delta) == (0.01, 1.0, 13, "full")
+
+
+PUBLISHED = {
+    "add_bias_logits": False, "add_final_layer_norm": False, "classif_dropout": 0.0, "do_blenderbot_90_layernorm": True,
+    "extra_layer_norm": False, "extra_pos_embeddings": 0, "force_bos_token_to_be_generated": False,
+    "forced_eos_token_id": 2, "gradient_checkpointing": False, "layernorm_variant": "xlm", "length_penalty": 0.65,
+    "max_length": 128, "min_length": 20, "no_repeat_ngram_size": 3, "encoder_no_repeat_ngram_size": 3,
+    "normalize_before": False, "normalize_embedding": True, "num_beams": 10, "num_hidden_layers": 8,
+    "static_position_embeddings": False, "unk_token_id": 3, "variant": "xlm",
+}  # fmt: skip
+"""What a `config.json` of that age says besides: settings of generation among others, which newer versions move."""
+
+
+def test_weights_of_2021_are_opened_trained_and_saved(bench: Bench, tmp_path: Path) -> None:
+    """`pytorch_model.bin`, no safetensors, settings of generation in `config.json`, no `generation_config.json`."""
+    from safetensors.torch import load_file
+
+    folder = save_pair(tmp_path / "old")
+    weights = load_file(str(folder / "model.safetensors"))
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **PUBLISHED}), "utf-8")
+    run = bench.run("old", model_name_or_path=str(folder), max_steps=1)
+    causal = load(str(run.folder), accept="any")
+    add_markers(causal, make("joined").markers)
+    due = [s for c in talks()[:1] for s in make("joined").samples(c, causal.tokenizer, max_length=60)]
+    settings = Decoding(max_new_tokens=5)
+    found = [made.written for batch in generate(causal, due, settings) for made in batch]
+    assert all(len(written.tokens) <= 5 for written in found)  # its min_length of 20 and its ten beams are not ours
