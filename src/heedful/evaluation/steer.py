@@ -73,10 +73,9 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
     check_fits(causal, setting.fmt)
     add_markers(causal, setting.fmt.markers)
     talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)[: config.max_conversations]
-    prepared = [setting.fmt.prepare(conv) for conv in setting.planners.plan(talks)]
     samples = [
         sample
-        for conv in prepared
+        for conv in map(setting.fmt.prepare, setting.planners.plan(talks))
         for sample in setting.fmt.samples(
             conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep, overlong=setting.overlong
         )

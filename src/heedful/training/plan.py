@@ -83,8 +83,14 @@ class Rows(Protocol):
     def hash(self) -> str: ...
 
 
-def make_plan(config: LoopSettings, train: Rows, evaluation: Rows | None, *, processes: int = 1) -> Plan:
-    """Work out a run from its prepared data."""
+def make_plan(
+    config: LoopSettings, train: Rows, evaluation: Rows | None, *, processes: int = 1, predicted: int | None = None
+) -> Plan:
+    """Work out a run from its prepared data.
+
+    Args:
+        predicted: tokens of a row that the output layer runs over; all of them if None.
+    """
     rows = len(train.lengths)
     steps = steps_of(config, trees=rows, processes=processes)
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
@@ -100,7 +106,11 @@ def make_plan(config: LoopSettings, train: Rows, evaluation: Rows | None, *, pro
         eval_targets=evaluation.samples if evaluation else 0,
         steps=steps,
         tokens_in_all=round(epochs_of(steps, trees=rows, batch=batch) * train.tokens),
-        memory_bytes=estimate_memory(config, row_tokens=longest * config.per_device_train_batch_size),
+        memory_bytes=estimate_memory(
+            config,
+            row_tokens=longest * config.per_device_train_batch_size,
+            predicted=(longest if predicted is None else predicted) * config.per_device_train_batch_size,
+        ),
         data_hash=train.hash,
     )
 
@@ -109,7 +119,7 @@ LIBRARIES = 480 << 20
 """Bytes that Python, torch, transformers and peft take before a model is there (CPU build of torch 2.13)."""
 
 
-def estimate_memory(config: RunSettings, *, row_tokens: int) -> int:
+def estimate_memory(config: RunSettings, *, row_tokens: int, predicted: int | None = None) -> int:
     """Bytes at the peak of a step: weights, gradients, Adam's two moments, activations and logits.
 
     Activations: about 34 bytes per token, layer and hidden unit in 16 bit (Korthikanti et al. 2022, without the
@@ -125,7 +135,7 @@ def estimate_memory(config: RunSettings, *, row_tokens: int) -> int:
     wide = 2 if config.precision == "fp32" else 1
     layers_kept = 1 + layers / 8 if config.gradient_checkpointing else layers
     activations = 34 * wide * row_tokens * width * layers_kept
-    logits = 3 * 4 * row_tokens * vocabulary
+    logits = 3 * 4 * (row_tokens if predicted is None else predicted) * vocabulary
     return round(LIBRARIES + 4 * parameters + 12 * trained + activations + logits)
 
 

@@ -191,7 +191,12 @@ def dry_run(config: Seq2SeqConfig) -> Plan:
     need_train_extra()
     config = with_format(config, "joined")
     inputs = gather(config, tokenizer_for(config, config.model_name_or_path, accept="pairs"))
-    return make_plan(config, inputs.train, inputs.evaluation)
+    return _plan(config, inputs)
+
+
+def _plan(config: Seq2SeqConfig, inputs: PairInputs) -> Plan:
+    longest = max(len(sample.target) for sample in inputs.train.rows)
+    return make_plan(config, inputs.train, inputs.evaluation, predicted=longest)
 
 
 def train(config: Seq2SeqConfig, *, say: Say = lambda text: None, callbacks: tuple[Any, ...] = ()) -> Run:
@@ -216,7 +221,7 @@ def train(config: Seq2SeqConfig, *, say: Say = lambda text: None, callbacks: tup
     place = start_place(config, folder, resumed=resume is not None)
     # Data before weights: a slip in a file should not cost the minutes that a model takes to load.
     inputs = gather(config, tokenizer_for(config, place, accept="pairs"))
-    plan = make_plan(config, inputs.train, inputs.evaluation)
+    plan = _plan(config, inputs)
     base_run = earlier.base_run if earlier else inherited(config.model_name_or_path)
     record = record_of(inputs, plan, base_run, earlier)
     if earlier is not None:
