@@ -33,6 +33,9 @@ from heedful.settings import check
 from heedful.testing import STRATEGY_SET, save_tiny
 from heedful.training.methods import Run, configured
 
+# The format's markers are new tokens, so peft keeps the whole table beside the adapter and says so.
+pytestmark = pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+
 STRATEGIES = taxonomy.get(STRATEGY_SET).names
 VANILLA = {"name": "joined", "predict": False, "context_strategies": False}
 
@@ -217,3 +220,19 @@ def test_whoever_cannot_work_with_it_says_who_can(root: Path) -> None:
     bare = {"bare": {"model_name_or_path": str(root / "bot")}}
     with pytest.raises(ConfigError, match="format: joined"):
         study(check(StudyConfig, values(root, "bare", systems=bare, labels={}), where="test"))
+
+
+def test_sixteen_bits_will_do_as_in_the_shipped_suite(root: Path) -> None:
+    """Weights of a LoRA run and of a full one, trained under autocast; replies, plans and perplexity in bf16."""
+    trained(root, "lora", delta="lora", lora_rank=4, precision="bf16")
+    trained(root, "autocast", precision="bf16")
+    systems = {name: {"model_name_or_path": str(root / name), "plan": "argmax"} for name in ("lora", "autocast")}
+    config = values(root, "half", systems=systems, dtype="bfloat16", max_conversations=1)
+    done = study(check(StudyConfig, config, where="test"))
+    for name in systems:
+        row = next(about for about in done.summary["systems"] if about["name"] == name)
+        assert row["dtype"] == "bfloat16"
+        assert np.isfinite(done.summary["scores"]["sampled"][name]["ppl_token"]["value"])
+        assert all(
+            sum(t["plan"]["probabilities"][STRATEGY_SET].values()) for t in traces(done.folder, f"{name}.beams.13")
+        )
