@@ -25,7 +25,7 @@ def test_fingerprints_tell_all_options_apart() -> None:
 
 
 def test_fingerprints_hold_shipped_texts_and_label_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {"chat", "structured", "strategy", "kemi"}
+    names = {"chat", "structured", "strategy", "joined", "kemi"}
     before = {name: make(name).fingerprint for name in FORMATS.names()}
     own = make({"name": "chat", "system": "Be brief."}).fingerprint
     assert make({"name": "chat", "system": shipped_prompt("supporter")}).fingerprint == before["chat"]

@@ -58,6 +58,8 @@ def setup(case: tuple[dict[str, Any], str]) -> tuple[Format, Any]:
 
 
 every_format = pytest.mark.parametrize("case", CASES, ids=spec_id)
+# An encoder's input is cut by the token (tests/unit/test_pairs.py), all others by the turn.
+cut_by_turns = pytest.mark.parametrize("case", [c for c in CASES if c[0]["name"] != "joined"], ids=spec_id)
 # A shared machine is slow now and then; equal examples in every run.
 steady = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 # Examples are few, because there are twenty formats.
@@ -521,7 +523,7 @@ def test_a_plain_chat_is_one_chain_of_tokens(case: tuple[dict[str, Any], str]) -
             assert len(tree) == len(found[-1]) - 1
 
 
-@every_format
+@cut_by_turns
 @odd
 @given(data=st.data(), conv=talks(), keep=st.sampled_from([0.3, 0.5, 1.0]))
 def test_truncation_drops_oldest_context_first_and_never_the_target(
@@ -560,7 +562,7 @@ def test_truncation_drops_oldest_context_first_and_never_the_target(
         assert shortest == encode(fmt.prompt(context, tokenizer, start=fitting[0]), tokenizer)
 
 
-@every_format
+@cut_by_turns
 def test_an_overlong_turn_is_an_error_or_left_out(case: tuple[dict[str, Any], str]) -> None:
     fmt, tokenizer = setup(case)
     secret = "and so on " * 200

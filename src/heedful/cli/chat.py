@@ -96,7 +96,7 @@ def open_talk(
     )
     manner = manner_of(model, plan=plan)
     return Talk(
-        load(model),
+        load(model, accept="any"),
         manner.fmt,
         decoding,
         plan=manner.plan,

@@ -27,6 +27,7 @@ from heedful.formats import Format, Overlong, Sample
 from heedful.models.causal import CausalModel, add_markers, check_architecture, fingerprint, load, need_train_extra
 from heedful.models.forward import SampleLoss, likelihood
 from heedful.models.generate import Generated, generate
+from heedful.models.pairs import check_fits
 from heedful.models.plan import PlanRule
 from heedful.models.talk import unwritable
 from heedful.scoring.suite import resolve
@@ -143,7 +144,7 @@ def evaluate(config: EvalConfig, *, say: Say = lambda text: None, command: str =
     """
     setting = settle(config)
     need_train_extra()
-    check_architecture(config.model_name_or_path)  # before anything is written
+    check_architecture(config.model_name_or_path, accept="any")  # before anything is written
     begun = time.monotonic()
     conversations = load_split(setting, config.split, config.max_conversations)
     conversations = setting.planners.plan(conversations)
@@ -266,7 +267,7 @@ def _models(
     systems = []
     for name, path, adapter in wanted:
         say(f"{name}: loading")
-        causal = load(path, dtype=config.dtype, adapter=adapter)
+        causal = load(path, dtype=config.dtype, adapter=adapter, accept="any")
         add_markers(causal, setting.fmt.markers)
         systems.append(_model(name, causal, setting, conversations, where, data_hash, say))
         del causal
@@ -305,7 +306,12 @@ def _model(
 def samples_of(
     causal: CausalModel, setting: Setting, conversations: Sequence[Conversation], where: Sequence[Place]
 ) -> list[Sample]:
-    """The prompts at the places, in order."""
+    """The prompts at the places, in order.
+
+    Raises:
+        ConfigError: the format is made for the other kind of model.
+    """
+    check_fits(causal, setting.fmt)
     due = {place.id for place in where}
     return [
         s

@@ -28,6 +28,7 @@ from heedful.evaluation.study import Say
 from heedful.models.causal import add_markers, load
 from heedful.models.decoding import Decoding
 from heedful.models.generate import generate
+from heedful.models.pairs import check_fits
 from heedful.models.plan import PlanRule
 from heedful.models.talk import unwritable
 from heedful.scoring.base import Result
@@ -68,13 +69,13 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
     setting = settle(config.as_eval())
     plan = settle_plan(PlanConfig(), setting.fmt)
     assert plan is not None
-    causal = load(config.model_name_or_path, dtype=config.dtype)
+    causal = load(config.model_name_or_path, dtype=config.dtype, accept="any")
+    check_fits(causal, setting.fmt)
     add_markers(causal, setting.fmt.markers)
     talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)[: config.max_conversations]
-    prepared = [setting.fmt.prepare(conv) for conv in setting.planners.plan(talks)]
     samples = [
         sample
-        for conv in prepared
+        for conv in map(setting.fmt.prepare, setting.planners.plan(talks))
         for sample in setting.fmt.samples(
             conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep, overlong=setting.overlong
         )

@@ -120,7 +120,7 @@ def study(config: StudyConfig, *, say: Say = lambda text: None, command: str = "
     need_train_extra()
     for entry in plan.entries:
         if entry.selector is None:
-            check_architecture(entry.path)  # before anything is written
+            check_architecture(entry.path, accept="any")  # before anything is written
     begun = time.monotonic()
     conversations = load_split(plan.first, config.split, config.max_conversations)
     seen = views(plan, conversations)
@@ -164,7 +164,7 @@ def _write(plan: Plan, seen: Mapping[str, View], made: _Made, say: Say) -> None:
         if loaded is None or loaded[0] != key:
             loaded = None  # the old model goes before the new one comes
             say(f"{entry.name}: loading")
-            causal = load(entry.path, dtype=plan.config.dtype, adapter=entry.adapter)
+            causal = load(entry.path, dtype=plan.config.dtype, adapter=entry.adapter, accept="any")
             add_markers(causal, entry.setting.fmt.markers)
             loaded = (key, causal)
         _write_system(entry, loaded[1], plan, seen[entry.name], made, say)

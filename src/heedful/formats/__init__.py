@@ -22,6 +22,7 @@ FORMATS = Registry(
         "chat": "heedful.formats.chat:ChatFormat",
         "structured": "heedful.formats.structured:StructuredFormat",
         "strategy": "heedful.formats.strategy:StrategyFormat",
+        "joined": "heedful.formats.joined:JoinedFormat",
         "qa": "heedful.formats.qa:QAFormat",
         "reader": "heedful.formats.reader:ReaderFormat",
         "kemi": "heedful.formats.kemi:KemiFormat",

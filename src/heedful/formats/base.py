@@ -28,10 +28,12 @@ class Format(ABC):
 
     Class attributes:
         name, version: identify the template; both are written into runs, since scores of different templates differ.
+        for_encoder: whether the prompt goes to an encoder and the target to a decoder; a decoder alone reads both.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    for_encoder: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for option, adapter in _adapters(type(self)).items():

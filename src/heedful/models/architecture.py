@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import ConfigError
 
@@ -163,7 +163,13 @@ def growing_cache(model: Any) -> Any:
     return GrowingCache(layers=[GrowingLayer() for _ in range(text_config(model).num_hidden_layers)])
 
 
-def check_config(config: Any, *, named: str) -> None:
+Accept = Literal["causal", "pairs", "any"]
+"""What a caller can work with: causal language models, encoder-decoders, or both."""
+PAIRED = ("bart", "blenderbot", "blenderbot-small", "mbart", "pegasus", "t5")
+"""Encoder-decoders that were tried against `transformers.generate`, with random weights."""
+
+
+def check_config(config: Any, *, named: str, accept: Accept = "causal") -> None:
     """Refuse what the configuration alone shows to be unfit: no weights are needed.
 
     Every causal language model of transformers 5.23 that this lets through, and that attends through sdpa, was tried on
@@ -175,8 +181,17 @@ def check_config(config: Any, *, named: str) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     kind = config.model_type
+    if config.is_encoder_decoder and accept == "causal":
+        where = "which only method: seq2seq, chat, evaluations and studies can work with"
+        raise unfit(named, kind, f"it is an encoder-decoder, {where}")
     if config.is_encoder_decoder:
-        raise unfit(named, kind, "it is an encoder-decoder")
+        _check_pair(config, named=named)
+        return
+    if accept == "pairs":
+        raise ConfigError(
+            f"method: seq2seq trains encoder-decoders such as BlenderBot-small, and '{named}' (architecture {kind}) is "
+            "none; use method: sft."
+        )
     text = config.get_text_config(decoder=True)
     both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind in ("bert-generation", "moshi")
     if both_ways and not getattr(text, "is_decoder", False):
@@ -189,6 +204,19 @@ def check_config(config: Any, *, named: str) -> None:
         raise unfit(named, kind, f"it limits attention in a way of its own ({windows[0]})")
     if getattr(text, "alibi", False):
         raise unfit(named, kind, "its positions are biases by distance (ALiBi)")
+
+
+def _check_pair(config: Any, *, named: str) -> None:
+    if config.model_type not in PAIRED:
+        raise ConfigError(
+            f"The model '{named}' (architecture {config.model_type}) cannot be used, because heedful was never tried "
+            f"with this encoder-decoder; use one of {', '.join(PAIRED)}."
+        )
+    if config.decoder_start_token_id is None:
+        raise ConfigError(
+            f"The configuration of '{named}' has no decoder_start_token_id, so nothing says how a reply begins; add it "
+            "to its config.json."
+        )
 
 
 def unfit(named: str, architecture: str, reason: str) -> ConfigError:

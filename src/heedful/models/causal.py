@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from heedful.errors import ConfigError, MissingExtraError, NotFoundError, nearest
-from heedful.models.architecture import check_config, unfit
+from heedful.models.architecture import Accept, check_config, unfit
 from heedful.models.delta import expected_warnings
 from heedful.models.embedded import DEFAULT_MODEL, EMBEDDED, embedded_folder
 from heedful.registry import Registry
@@ -34,6 +34,8 @@ class CausalModel:
     """A causal LM, its tokenizer and where both came from. `model` is a transformers or peft model.
 
     `graph` is what replies are written from besides the prompt, a `heedful.models.graph.Graph`; None for most models.
+    `marks` are the ids of the markers that a format needs, once `add_markers` has seen them. Where a caller of `load`
+    accepts it, `model` is an encoder-decoder (`encodes`, see `heedful.models.pairs`).
     """
 
     model: Any = field(repr=False)
@@ -41,6 +43,12 @@ class CausalModel:
     name: str
     note: str = ""
     graph: Any = field(default=None, repr=False)
+    marks: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def encodes(self) -> bool:
+        """Whether an encoder reads the prompt."""
+        return bool(getattr(self.model.config, "is_encoder_decoder", False))
 
     @property
     def device(self) -> torch.device:
@@ -140,6 +148,7 @@ def load(
     dtype: Dtype = "auto",
     device: str | None = None,
     adapter: bool = True,
+    accept: Accept = "causal",
 ) -> CausalModel:
     """Load a model and its tokenizer.
 
@@ -148,10 +157,11 @@ def load(
         dtype: "auto" is float32 on a CPU and bfloat16 on a GPU.
         device: "cpu", "cuda", ...; the first GPU if there is one.
         adapter: whether to put a run's adapter and graph on; False gives the run's base model with the same vocabulary.
+        accept: what the caller can work with; `any` takes encoder-decoders too.
 
     Raises:
         NotFoundError: no model there, or a hub name without network.
-        ConfigError: an architecture that token trees do not fit.
+        ConfigError: an architecture that token trees do not fit, or one that the caller does not take.
     """
     need_train_extra()
     refuse_judges(name)
@@ -165,7 +175,7 @@ def load(
     origin = name if name in EMBEDDED else base
     note = EMBEDDED[origin].note if origin in EMBEDDED else ""
     own = path if (Path(path) / "tokenizer_config.json").is_file() else resolve_path(base)
-    config = _config(resolve_path(base), named=name)
+    config = _config(resolve_path(base), named=name, accept=accept)
     tokenizer = _tokenizer(own, named=name)
     model = _model(resolve_path(base), config=config, dtype=getattr(torch, kind), named=name)
     size = model.get_input_embeddings().num_embeddings
@@ -216,11 +226,12 @@ def _tokenizer(path: str, *, named: str) -> Any:
         raise _not_there(named) from err
 
 
-def check_architecture(name: str, *, writes: bool = True) -> None:
+def check_architecture(name: str, *, writes: bool = True, accept: Accept = "causal") -> None:
     """Refuse a model that token trees do not fit, before its weights are read.
 
     Args:
         writes: whether it is to write; reward models and scorers do not.
+        accept: what the caller can work with.
 
     Raises:
         NotFoundError: no model there.
@@ -230,10 +241,10 @@ def check_architecture(name: str, *, writes: bool = True) -> None:
         refuse_judges(name)
     path = resolve_path(name)
     delta = Path(path) / "adapter_config.json"
-    _config(resolve_path(_base_of(delta)) if delta.is_file() else path, named=name)
+    _config(resolve_path(_base_of(delta)) if delta.is_file() else path, named=name, accept=accept)
 
 
-def _config(path: str, *, named: str) -> Any:
+def _config(path: str, *, named: str, accept: Accept) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
@@ -248,16 +259,17 @@ def _config(path: str, *, named: str) -> Any:
             f"The configuration of the model '{named}' cannot be read: {_sentence(err)}; expected a config.json of an "
             "architecture that the installed transformers knows."
         ) from err
-    check_config(config, named=named)
+    check_config(config, named=named, accept=accept)
     return config
 
 
 def _model(path: str, *, config: Any, dtype: Any, named: str) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
         # sdpa takes the four-dimensional masks of merged samples as they are.
-        return AutoModelForCausalLM.from_pretrained(
+        return kind.from_pretrained(
             path, config=config, dtype=dtype, attn_implementation="sdpa", local_files_only=offline()
         )
     except OSError as err:
@@ -302,9 +314,11 @@ def add_markers(causal: CausalModel, markers: tuple[str, ...]) -> tuple[int, ...
     """
     tokenizer, model = causal.tokenizer, causal.model
     fresh = [m for m in markers if m not in tokenizer.get_vocab()]
+    if fresh:
+        tokenizer.add_special_tokens({"additional_special_tokens": fresh}, replace_extra_special_tokens=False)
+    causal.marks = tuple(tokenizer.convert_tokens_to_ids(list(markers)))
     if not fresh:
         return ()
-    tokenizer.add_special_tokens({"additional_special_tokens": fresh}, replace_extra_special_tokens=False)
     ids = tuple(tokenizer.convert_tokens_to_ids(fresh))
     if max(ids) >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

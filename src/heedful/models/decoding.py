@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -155,6 +155,39 @@ def choose(choosers: Sequence[Chooser], logits: Sequence[torch.Tensor]) -> list[
     drawn = draw_plain([cast("_Single", choosers[i]) for i in plain], torch.cat([logits[i] for i in plain]))
     steps = dict(zip(plain, drawn, strict=True))
     return [steps[i] if i in steps else c.step(logits[i]) for i, c in enumerate(choosers)]
+
+
+def advance(
+    choosers: Mapping[str, Chooser],
+    names: Sequence[str],
+    logits: torch.Tensor,
+    on_token: Callable[[str, int], None] | None = None,
+) -> tuple[list[int], list[int]]:
+    """Ask every unfinished reply of a batch how it goes on.
+
+    Args:
+        choosers: name of a reply -> its chooser.
+        names: of the reply that each live branch belongs to; branches of one reply stand together.
+        logits: [branches, V].
+        on_token: called with name and token of replies that have one branch.
+
+    Returns:
+        Which branches go on, in their new order (one may do so more than once), and the token of each; nothing where
+        all replies are finished.
+    """
+    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
+    ends = [*starts[1:], len(names)]
+    deciders = [choosers[names[first]] for first in starts]
+    steps = choose(deciders, [logits[first:end] for first, end in zip(starts, ends, strict=True)])
+    kept: list[int] = []
+    tokens: list[int] = []
+    for first, decider, step in zip(starts, deciders, steps, strict=True):
+        if on_token and len(step.tokens) == 1:
+            on_token(names[first], step.tokens[0])
+        if decider.done is None:
+            kept.extend(first + p for p in step.parents)
+            tokens.extend(step.tokens)
+    return kept, tokens
 
 
 def chooser(

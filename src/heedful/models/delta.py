@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from heedful.errors import ConfigError
 
@@ -25,6 +25,7 @@ class DeltaSettings:
         dropout: on its input.
         target_modules: names of the layers to adapt; "all-linear" for all of them.
         new_tokens: ids of vocabulary entries that the format added; their rows are trained in full.
+        task: PEFT's name for the kind of model.
     """
 
     rank: int = 16
@@ -32,6 +33,7 @@ class DeltaSettings:
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
     new_tokens: tuple[int, ...] = ()
+    task: Literal["CAUSAL_LM", "SEQ_2_SEQ_LM"] = "CAUSAL_LM"
 
     @property
     def modules(self) -> str | list[str]:
@@ -66,7 +68,7 @@ def ia3(settings: DeltaSettings) -> Any:
     _refuse_unused("ia3", settings, "rank", "alpha", "dropout")
     # PEFT knows which layers these are for the common architectures; "all-linear" is not IA3's idea.
     named = None if settings.target_modules == "all-linear" else settings.modules
-    return IA3Config(task_type="CAUSAL_LM", target_modules=named)
+    return IA3Config(task_type=settings.task, target_modules=named)
 
 
 def vera(settings: DeltaSettings) -> Any:
@@ -77,7 +79,7 @@ def vera(settings: DeltaSettings) -> Any:
     _refuse_unused("vera", settings, "alpha")
     # VeRA shares one random pair between all adapted layers, so they must have one shape.
     modules = ["q_proj", "o_proj"] if settings.target_modules == "all-linear" else settings.modules
-    return VeraConfig(task_type="CAUSAL_LM", r=settings.rank, vera_dropout=settings.dropout, target_modules=modules)
+    return VeraConfig(task_type=settings.task, r=settings.rank, vera_dropout=settings.dropout, target_modules=modules)
 
 
 def norms(settings: DeltaSettings) -> Any:
@@ -87,7 +89,7 @@ def norms(settings: DeltaSettings) -> Any:
     _no_new_tokens("norms", settings)
     _refuse_unused("norms", settings, "rank", "alpha", "dropout")
     named = None if settings.target_modules == "all-linear" else settings.modules
-    return LNTuningConfig(task_type="CAUSAL_LM", target_modules=named)
+    return LNTuningConfig(task_type=settings.task, target_modules=named)
 
 
 def bias(settings: DeltaSettings) -> Any:
@@ -103,7 +105,7 @@ def _lora(settings: DeltaSettings, **more: Any) -> Any:
     from peft import LoraConfig
 
     values: dict[str, Any] = {
-        "task_type": "CAUSAL_LM",
+        "task_type": settings.task,
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,

@@ -12,6 +12,7 @@ from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
 from heedful.models.architecture import attention_masks, only_at
 from heedful.models.causal import CausalModel
 from heedful.models.graph_layout import Layout, with_trunks
+from heedful.models.pairs import pair_likelihood
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +97,9 @@ def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_bat
     """
     import torch
 
+    if causal.encodes:
+        rows = pair_likelihood(causal, samples, tokens_per_batch=tokens_per_batch)
+        return [_loss(s, row[s.plan :].sum(), row[: s.plan].sum()) for s, row in zip(samples, rows, strict=True)]
     # Samples go by their number here: two corpora may both have a conversation "0".
     numbered = [replace(s, id=str(i)) for i, s in enumerate(samples)]
     grouped = by_conversation(numbered) if causal.graph is None else with_trunks(numbered)
@@ -106,22 +110,23 @@ def likelihood(causal: CausalModel, samples: Sequence[Sample], *, tokens_per_bat
             packed, logprobs = _log_likelihoods(causal, batch)
         nll = -logprobs.double().cpu().numpy()
         sums = np.zeros((len(packed.samples), 2))
-        counts = np.zeros((len(packed.samples), 2), dtype=np.int64)
         np.add.at(sums, (packed.owner, packed.plan.astype(np.int64)), nll)
-        np.add.at(counts, (packed.owner, packed.plan.astype(np.int64)), 1)
-        for number, (text, plan), (n_text, n_plan) in zip(map(int, packed.samples), sums, counts, strict=True):
-            words = samples[number].text
-            found[number] = SampleLoss(
-                id=samples[number].id,
-                text_nll=float(text),
-                text_tokens=int(n_text),
-                plan_nll=float(plan),
-                plan_tokens=int(n_plan),
-                words=len(words.split()),
-                bytes=len(words.encode()),
-                characters=len(words),
-            )
+        for number, (text, plan) in zip(map(int, packed.samples), sums, strict=True):
+            found[number] = _loss(samples[number], text, plan)
     return [found[i] for i in range(len(samples))]
+
+
+def _loss(sample: Sample, text_nll: float, plan_nll: float) -> SampleLoss:
+    return SampleLoss(
+        id=sample.id,
+        text_nll=float(text_nll),
+        text_tokens=len(sample.target) - sample.plan,
+        plan_nll=float(plan_nll),
+        plan_tokens=sample.plan,
+        words=len(sample.text.split()),
+        bytes=len(sample.text.encode()),
+        characters=len(sample.text),
+    )
 
 
 def _log_likelihoods(causal: CausalModel, trees: list[TokenTree]) -> tuple[Packed | Layout, torch.Tensor]:

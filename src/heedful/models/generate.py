@@ -4,7 +4,7 @@ The usual way gives every prompt a row of its own, so a conversation with 14 rep
 values are copied and re-read 14 times at every step. Here the prompts of a conversation are merged (`TokenTree`), read
 once, and each step appends one token per unfinished branch to the same row; the mask lets a branch see its own path
 only. A beam that moves is a changed mask, not a copied cache. Results equal `transformers.generate` (tested, greedy
-and beams).
+and beams). An encoder-decoder has a row for each reply (`heedful.models.pairs`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from heedful.errors import DataError
 from heedful.formats import Packed, Sample, TokenTree, by_conversation, pack
 from heedful.models.architecture import attention_masks, growing_cache, only_at
 from heedful.models.causal import CausalModel
-from heedful.models.decoding import Chooser, Decoding, Written, choose
+from heedful.models.decoding import Chooser, Decoding, Written, advance
 from heedful.models.forward import tensors
 from heedful.models.graph_layout import Layout, with_trunks
+from heedful.models.pairs import Pairs
 from heedful.models.plan import PlanRule, planned
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def generate(
     for name, count in Counter(s.id for s in samples).most_common(1):
         if count > 1:  # the id keys a reply's random stream and its branches
             raise DataError(f"Every reply needs a sample id of its own, but '{name}' is there {count} times.")
-    grouped = by_conversation(samples) if causal.graph is None else with_trunks(samples)
+    grouped = _grouped(causal, samples)
     groups = [[replace(s, target=(0,), plan=0, start=0, text="") for s in g] for g in grouped]
     # Similar lengths side by side waste the least; the order has no influence on the words.
     groups.sort(key=lambda g: (-max(len(s) for s in g), g[0].id))
@@ -85,7 +86,31 @@ def generate(
         batches[-1].append(group)
     for batch in batches:
         if any(s.id not in written for group in batch for s in group):
-            yield _Tree(causal, batch, settings, banned, plan, on_token).run()
+            yield _write(causal, batch, settings, banned, plan, on_token)
+
+
+def _grouped(causal: CausalModel, samples: Sequence[Sample]) -> list[list[Sample]]:
+    """What is read together: the replies of a conversation, or each for itself where an encoder reads."""
+    if causal.encodes:
+        return [[sample] for sample in samples]
+    return by_conversation(samples) if causal.graph is None else with_trunks(samples)
+
+
+def _write(
+    causal: CausalModel,
+    batch: list[list[Sample]],
+    settings: Decoding,
+    banned: Sequence[int],
+    plan: PlanRule | None,
+    on_token: Callable[[str, int], None] | None,
+) -> list[Generated]:
+    if not causal.encodes:
+        return _Tree(causal, batch, settings, banned, plan, on_token).run()
+    samples = [sample for group in batch for sample in group]
+    made = Pairs(
+        causal, samples, settings, end=end_ids(causal), banned=banned, plan=plan, on_token=on_token
+    ).run()  # fmt: skip
+    return [Generated(id=s.id, written=made[s.id]) for s in samples]
 
 
 def end_ids(causal: CausalModel) -> frozenset[int]:
@@ -180,18 +205,7 @@ class _Tree:
 
     def _choose(self) -> bool:
         """Ask every unfinished reply for its next tokens and rebuild the branches; False when all are finished."""
-        starts = [i for i, name in enumerate(self.names) if i == 0 or name != self.names[i - 1]]
-        ends = [*starts[1:], len(self.names)]
-        deciders = [self.choosers[self.names[first]] for first in starts]
-        steps = choose(deciders, [self.logits[first:end] for first, end in zip(starts, ends, strict=True)])
-        kept: list[int] = []
-        tokens: list[int] = []
-        for first, decider, step in zip(starts, deciders, steps, strict=True):
-            if self.on_token and len(step.tokens) == 1:
-                self.on_token(self.names[first], step.tokens[0])
-            if decider.done is None:
-                kept.extend(first + p for p in step.parents)
-                tokens.extend(step.tokens)
+        kept, tokens = advance(self.choosers, self.names, self.logits, self.on_token)
         self.names = [self.names[i] for i in kept]
         self.rows, self.visible, self.positions = self.rows[kept], self.visible[kept], self.positions[kept]
         if self.memory is not None and kept:

@@ -11,6 +11,7 @@ from heedful.formats import Format, Reply, Sample
 from heedful.models.causal import CausalModel
 from heedful.models.decoding import Decoding, Written
 from heedful.models.generate import generate
+from heedful.models.pairs import check_fits
 from heedful.models.plan import PlanRule
 from heedful.types import Conversation, Label, Turn
 
@@ -96,6 +97,9 @@ class Talk:
         plan: how the plan of each reply (its strategy) is chosen; None: like any other token. It may be set anew at
             any time, to force a strategy for one reply.
         origin: folder or name that the model was loaded from.
+
+    Raises:
+        ConfigError: the format is made for the other kind of model.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Talk:
         plan: Chooses | None = None,
         origin: str = "",
     ) -> None:
+        check_fits(causal, fmt)
         self.origin = origin
         self.causal, self.fmt, self.decoding = causal, fmt, decoding
         self.max_length, self.planners, self.plan = max_length, planners, plan

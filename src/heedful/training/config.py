@@ -5,7 +5,7 @@ Groups of keys that several methods share are classes of their own; a method's c
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -139,17 +139,10 @@ class PlanLossConfig(Settings):
     )
 
 
-class TrainConfig(RunSettings):
-    """Supervised training (`method: sft`)."""
+class LoopSettings(RunSettings):
+    """What supervised training on transformers' Trainer takes."""
 
-    method: Literal["sft"] = "sft"
-    act_head: ActHeadConfig | None = None
-    graph: GraphConfig | None = None
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
-    plan_loss: PlanLossConfig | None = Field(default=None, description="for formats whose targets begin with a marker")
-    new_token_learning_rate: float | None = Field(
-        default=None, gt=0, description="of rows that the format added to the vocabulary; default: learning_rate"
-    )
     num_train_epochs: float = Field(default=1.0, gt=0)
     max_steps: int = Field(default=-1, ge=-1)
     per_device_train_batch_size: int = Field(default=4, ge=1, description="conversations in one pass")
@@ -165,6 +158,24 @@ class TrainConfig(RunSettings):
         return value
 
     @model_validator(mode="after")
+    def _early_stopping_needs_evaluation(self) -> Self:
+        if self.early_stopping_patience is not None and (self.eval_steps is None or self.eval_split is None):
+            raise ValueError("early_stopping_patience needs eval_steps and eval_split")
+        return self
+
+
+class TrainConfig(LoopSettings):
+    """Supervised training (`method: sft`)."""
+
+    method: Literal["sft"] = "sft"
+    act_head: ActHeadConfig | None = None
+    graph: GraphConfig | None = None
+    plan_loss: PlanLossConfig | None = Field(default=None, description="for formats whose targets begin with a marker")
+    new_token_learning_rate: float | None = Field(
+        default=None, gt=0, description="of rows that the format added to the vocabulary; default: learning_rate"
+    )
+
+    @model_validator(mode="after")
     def _one_part_at_a_time(self) -> TrainConfig:
         if self.graph is not None and self.act_head is not None:
             raise ValueError("graph and act_head cannot be trained together; leave one of them out")
@@ -177,10 +188,4 @@ class TrainConfig(RunSettings):
             raise ValueError(
                 "a graph reads a conversation once and its replies after it, so gradient_checkpointing must be false"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _early_stopping_needs_evaluation(self) -> TrainConfig:
-        if self.early_stopping_patience is not None and (self.eval_steps is None or self.eval_split is None):
-            raise ValueError("early_stopping_patience needs eval_steps and eval_split")
         return self

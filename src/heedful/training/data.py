@@ -40,6 +40,11 @@ class Prepared:
     skipped: int
     hash: str
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each tree."""
+        return [len(tree) for tree in self.trees]
+
 
 def prepare(
     conversations: Sequence[Conversation],

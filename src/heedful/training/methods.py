@@ -45,6 +45,7 @@ METHODS = Registry(
     "training method",
     {
         "sft": "heedful.training.run:SFT",
+        "seq2seq": "heedful.training.seq2seq:SEQ2SEQ",
         "ppo": "heedful.training.rl.run:PPO",
         "grpo": "heedful.training.rl.run:GRPO",
         "rloo": "heedful.training.rl.run:RLOO",

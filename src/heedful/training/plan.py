@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from heedful.errors import NotFoundError
 from heedful.models.causal import resolve_path
-from heedful.training.config import RunSettings, TrainConfig
-from heedful.training.data import Prepared
+from heedful.training.config import LoopSettings, RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,39 @@ def epochs_of(steps: int, *, trees: int, batch: int) -> float:
     return whole + min(1.0, rest * batch / trees)
 
 
-def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None, *, processes: int = 1) -> Plan:
-    """Work out a run from its prepared data."""
-    steps = steps_of(config, trees=len(train.trees), processes=processes)
+class Rows(Protocol):
+    """Prepared data of one split: trees, or pairs of an input and a reply."""
+
+    @property
+    def lengths(self) -> Sequence[int]: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def separate_tokens(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def target_tokens(self) -> int: ...
+    @property
+    def skipped(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+
+
+def make_plan(
+    config: LoopSettings, train: Rows, evaluation: Rows | None, *, processes: int = 1, predicted: int | None = None
+) -> Plan:
+    """Work out a run from its prepared data.
+
+    Args:
+        predicted: tokens of a row that the output layer runs over; all of them if None.
+    """
+    rows = len(train.lengths)
+    steps = steps_of(config, trees=rows, processes=processes)
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
-    longest = max(len(t) for t in train.trees)
+    longest = max(train.lengths)
     return Plan(
-        conversations=len(train.trees),
+        conversations=rows,
         targets=train.samples,
         separate_tokens=train.separate_tokens,
         tokens=train.tokens,
@@ -79,8 +105,12 @@ def make_plan(config: TrainConfig, train: Prepared, evaluation: Prepared | None,
         skipped=train.skipped,
         eval_targets=evaluation.samples if evaluation else 0,
         steps=steps,
-        tokens_in_all=round(epochs_of(steps, trees=len(train.trees), batch=batch) * train.tokens),
-        memory_bytes=estimate_memory(config, row_tokens=longest * config.per_device_train_batch_size),
+        tokens_in_all=round(epochs_of(steps, trees=rows, batch=batch) * train.tokens),
+        memory_bytes=estimate_memory(
+            config,
+            row_tokens=longest * config.per_device_train_batch_size,
+            predicted=(longest if predicted is None else predicted) * config.per_device_train_batch_size,
+        ),
         data_hash=train.hash,
     )
 
@@ -89,7 +119,7 @@ LIBRARIES = 480 << 20
 """Bytes that Python, torch, transformers and peft take before a model is there (CPU build of torch 2.13)."""
 
 
-def estimate_memory(config: RunSettings, *, row_tokens: int) -> int:
+def estimate_memory(config: RunSettings, *, row_tokens: int, predicted: int | None = None) -> int:
     """Bytes at the peak of a step: weights, gradients, Adam's two moments, activations and logits.
 
     Activations: about 34 bytes per token, layer and hidden unit in 16 bit (Korthikanti et al. 2022, without the
@@ -105,7 +135,7 @@ def estimate_memory(config: RunSettings, *, row_tokens: int) -> int:
     wide = 2 if config.precision == "fp32" else 1
     layers_kept = 1 + layers / 8 if config.gradient_checkpointing else layers
     activations = 34 * wide * row_tokens * width * layers_kept
-    logits = 3 * 4 * row_tokens * vocabulary
+    logits = 3 * 4 * (row_tokens if predicted is None else predicted) * vocabulary
     return round(LIBRARIES + 4 * parameters + 12 * trained + activations + logits)
 
 
@@ -121,6 +151,8 @@ def model_shape(name: str) -> tuple[int, int, int, int] | None:
     if not (path / "config.json").is_file():
         return None
     found = json.loads((path / "config.json").read_text("utf-8"))
+    if found.get("is_encoder_decoder"):
+        return _pair_shape(found)
     width = int(found.get("hidden_size") or found.get("n_embd") or 0)
     layers = int(found.get("num_hidden_layers") or found.get("n_layer") or 0)
     vocabulary = int(found.get("vocab_size") or 0)
@@ -132,3 +164,13 @@ def model_shape(name: str) -> tuple[int, int, int, int] | None:
         vocabulary,
         vocabulary * width * (1 if tied else 2) + layers * (4 * width**2 + 3 * width * inner),
     )
+
+
+def _pair_shape(found: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """`model_shape` of an encoder-decoder; a block of its decoder attends twice."""
+    width, vocabulary = int(found.get("d_model") or 0), int(found.get("vocab_size") or 0)
+    encoder = int(found.get("encoder_layers") or found.get("num_layers") or 0)
+    decoder = int(found.get("decoder_layers") or found.get("num_decoder_layers") or encoder)
+    inner = int(found.get("encoder_ffn_dim") or found.get("d_ff") or 4 * width)
+    blocks = encoder * (4 * width**2 + 2 * width * inner) + decoder * (8 * width**2 + 2 * width * inner)
+    return width, encoder + decoder, vocabulary, vocabulary * width + blocks

@@ -33,6 +33,7 @@ from heedful.formats import Format
 from heedful.models.causal import add_markers, load
 from heedful.models.decoding import Decoding
 from heedful.models.generate import generate
+from heedful.models.pairs import check_fits
 from heedful.models.plan import Floats, PlanRule
 from heedful.scoring.base import Rows
 from heedful.scoring.intervals import interval
@@ -214,7 +215,8 @@ def _own(
     say: Say,
 ) -> dict[str, Floats]:
     """Place -> (K,) log-probabilities of the model, read where it decides, one word into the reply."""
-    causal = load(config.model_name_or_path, dtype=config.dtype)
+    causal = load(config.model_name_or_path, dtype=config.dtype, accept="any")
+    check_fits(causal, fmt)
     add_markers(causal, fmt.markers)
     vocabulary = causal.tokenizer.get_vocab()
     rule = PlanRule(marks={label: vocabulary[marker] for label, marker in markers.items()})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from heedful import formats
 from heedful.errors import ConfigError
@@ -22,10 +22,10 @@ from heedful.models.causal import (
 from heedful.models.delta import trainable
 from heedful.settings import write_yaml
 from heedful.training.card import model_card
-from heedful.training.config import TrainConfig
+from heedful.training.config import LoopSettings, TrainConfig
 from heedful.training.data import Prepared, prepare
 from heedful.training.methods import Method, Run, Say
-from heedful.training.plan import Plan, make_plan
+from heedful.training.plan import Plan, Rows, make_plan
 from heedful.training.resume import RESOLVED, Earlier, earlier_run, note_on_steps, refuse_other_inputs, step_of
 from heedful.training.shared import (
     METRICS,
@@ -125,10 +125,10 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     inputs = gather(config, tokenizer_for(config, place))
     plan = make_plan(config, inputs.train, inputs.evaluation, processes=process_count())
     base_run = earlier.base_run if earlier else inherited(config.model_name_or_path)
-    record = _record(inputs, plan, base_run, earlier)
+    record = record_of(inputs, plan, base_run, earlier)
     if earlier is not None:
         refuse_other_inputs(earlier, record, plan)
-    _say_what_comes(say, config, plan, earlier)
+    say_what_comes(say, config, plan, earlier)
     causal = load_start(config, place)
     _check_positions(inputs, causal)
     keeps = keeps_base(config, place)
@@ -159,10 +159,25 @@ def train(config: TrainConfig, *, say: Say = lambda text: None, callbacks: tuple
     if not main:
         return Run(folder=folder, summary={})
     with one_sentence_for_a_full_disk(folder):
-        return _finish(config, causal, inputs, plan, folder, outcome, record, parts.beside)
+        beside = ("graph" if config.graph else "acts", parts.beside) if parts.beside else None
+        return finish(config, causal, inputs, plan, folder, outcome, record, beside=beside)
 
 
-def _say_what_comes(say: Say, config: TrainConfig, plan: Plan, earlier: Earlier | None) -> None:
+class Gathered(Protocol):
+    """What a run's record and summary need of its inputs."""
+
+    @property
+    def fmt(self) -> Format: ...
+    @property
+    def evaluation(self) -> Rows | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def licence(self) -> str | None: ...
+
+
+def say_what_comes(say: Say, config: LoopSettings, plan: Plan, earlier: Earlier | None) -> None:
+    """One line each on data, what is continued, and the model."""
     import torch
 
     say(
@@ -193,7 +208,7 @@ def _check_positions(inputs: Inputs, causal: CausalModel) -> None:
         )
 
 
-def _record(inputs: Inputs, plan: Plan, base_run: dict[str, Any] | None, earlier: Earlier | None) -> dict[str, Any]:
+def record_of(inputs: Gathered, plan: Plan, base_run: dict[str, Any] | None, earlier: Earlier | None) -> dict[str, Any]:
     """What a run depends on besides its settings: hashes, versions, the run before it, continuations."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     command = " ".join(["heedful", *sys.argv[1:]])
@@ -211,16 +226,24 @@ def _record(inputs: Inputs, plan: Plan, base_run: dict[str, Any] | None, earlier
     }
 
 
-def _finish(
-    config: TrainConfig,
+def finish(
+    config: LoopSettings,
     causal: CausalModel,
-    inputs: Inputs,
+    inputs: Gathered,
     plan: Plan,
     folder: Path,
     outcome: Any,
     record: Mapping[str, Any],
-    beside: Any,
+    *,
+    beside: tuple[str, Any] | None = None,
+    **more: Any,
 ) -> Run:
+    """Write weights, tokenizer, card and, last, the summary of a run that is over.
+
+    Args:
+        beside: a part that has weights of its own, and what the summary calls its figures.
+        more: what else the summary says.
+    """
     trained, everything = trainable(causal.model)
     base_run = record["base_run"]
     licence, publishable = combined(config.dataset, inputs.licence, base_run)
@@ -250,12 +273,14 @@ def _finish(
         "seed": config.seed,
         "continued": record["continued"],
         "versions": record["versions"],
+        **more,
     }
     causal.model.save_pretrained(str(folder))
     causal.tokenizer.save_pretrained(str(folder))
     if beside is not None:
-        beside.save(folder)
-        summary["graph" if config.graph else "acts"] = beside.measured(causal)
+        name, part = beside
+        part.save(folder)
+        summary[name] = part.measured(causal)
     (folder / "README.md").write_text(model_card(config, summary, plan), "utf-8")
     scratch = folder / "summary.json.part"
     scratch.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")

@@ -22,17 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from heedful.errors import DataError, RunError
 from heedful.formats import Format, TokenTree, pack
-from heedful.models.causal import CausalModel, use_bf16
+from heedful.models.causal import CausalModel
 from heedful.models.forward import prediction_logits, predictions, states_and_logits, tensors
 from heedful.models.memory import keep_freed_memory
 from heedful.training.config import TrainConfig
@@ -51,9 +45,11 @@ from heedful.training.trainer import (
     Outcome,
     Seal,
     StopsAtItsEnd,
-    one_device,
+    arguments_of,
+    early_stopping,
     seconds_of,
     train_to_the_end,
+    weights_step,
 )
 from heedful.types import Conversation
 
@@ -82,11 +78,14 @@ def sft(
         RunError: the loss is not a number, or the disk is full; earlier checkpoints stay.
     """
     at_end = evaluation is not None and config.eval_steps is None
-    arguments = _arguments(config, folder, evaluates=evaluation is not None, on_cpu=causal.device.type == "cpu")
+    on_cpu = causal.device.type == "cpu"
+    # A graph takes several passes in a step, a process without a conversation takes one; no buffer ever changes.
+    more = {"ddp_broadcast_buffers": False} if config.graph else {}
+    arguments = arguments_of(config, folder, evaluates=evaluation is not None, on_cpu=on_cpu, **more)
     clock = Clock(config.max_seconds, earlier=seconds_of(resume))
     parts = parts or Parts()
     keeps = [_Keeps(part, resume) for part in (parts.acts, parts.graph) if part]
-    own = [clock, Best(), *keeps, Seal(config.save_total_limit, clock), *callbacks, *_early_stopping(config)]
+    own = [clock, Best(), *keeps, Seal(config.save_total_limit, clock), *callbacks, *early_stopping(config)]
     trainer = ConversationTrainer(
         model=causal.model,
         args=arguments,
@@ -98,7 +97,7 @@ def sft(
     trainer.heedful_log, trainer.new_rate = log, config.new_token_learning_rate
     trainer.acts, trainer.plan, trainer.graph = parts.acts, parts.plan, parts.graph
     trainer.add_callback(Epoch(trainer))
-    if causal.device.type == "cpu":
+    if on_cpu:
         keep_freed_memory()
     train_to_the_end(trainer, resume=resume)
     best = trainer.evaluate()["eval_loss"] if at_end else trainer.state.best_metric
@@ -106,7 +105,7 @@ def sft(
     early = trainer.state.global_step < trainer.state.max_steps and not clock.rang
     return Outcome(
         steps=trainer.state.global_step,
-        weights_step=_weights_step(trainer),
+        weights_step=weights_step(trainer),
         seconds=clock.seconds(),
         tokens=trainer.state.num_input_tokens_seen,
         stopped="time" if clock.rang else "early" if early else "done",
@@ -135,7 +134,7 @@ class Acts:
 
     def leave(self, model: Any, trainer: ConversationTrainer) -> None:
         """Take the head out of the model after the loop, since what is saved as the model is the model alone."""
-        if _weights_step(trainer) != trainer.state.global_step:
+        if weights_step(trainer) != trainer.state.global_step:
             self.load(Path(str(trainer.state.best_model_checkpoint)))
         del model.act_head
 
@@ -170,7 +169,7 @@ class Parts:
         if self.acts:
             self.acts.leave(causal.model, trainer)
         if self.graph:
-            taken_back = _weights_step(trainer) != trainer.state.global_step
+            taken_back = weights_step(trainer) != trainer.state.global_step
             self.graph.leave(causal, Path(str(trainer.state.best_model_checkpoint)) if taken_back else None)
 
 
@@ -425,12 +424,6 @@ def _give_rate(optimizer: Any, parameters: Sequence[torch.nn.Parameter], rate: f
             optimizer.add_param_group({**group, "lr": rate, "params": mine})
 
 
-def _early_stopping(config: TrainConfig) -> list[TrainerCallback]:
-    if config.early_stopping_patience is None:
-        return []
-    return [EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)]
-
-
 class _Keeps(TrainerCallback):
     """Writes a part beside the model into each checkpoint before its seal, takes it from the one that is resumed."""
 
@@ -445,59 +438,3 @@ class _Keeps(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             self.part.save(folder)
-
-
-def _arguments(config: TrainConfig, folder: Path, *, evaluates: bool, on_cpu: bool) -> TrainingArguments:
-    at_steps = evaluates and config.eval_steps is not None
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        use_cpu=on_cpu,
-        seed=config.seed,
-        data_seed=config.seed,
-        bf16=use_bf16(config.precision, on_cpu=on_cpu),
-        fp16=config.precision == "fp16",
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_scheduler_type,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        adam_beta2=config.adam_beta2,
-        max_grad_norm=config.max_grad_norm,
-        num_train_epochs=config.num_train_epochs,
-        max_steps=config.max_steps,
-        per_device_train_batch_size=config.per_device_train_batch_size,
-        per_device_eval_batch_size=config.per_device_eval_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        logging_steps=config.logging_steps,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if at_steps else "no",
-        eval_steps=config.eval_steps if at_steps else None,
-        save_strategy="steps",
-        save_steps=_save_steps(config) if at_steps else config.save_steps,
-        # The best model can only be taken back if it was saved, so the two rhythms must meet.
-        load_best_model_at_end=at_steps,
-        # Or a resumed run would forget how long it has been waiting for a better model.
-        restore_callback_states_from_checkpoint=True,
-        metric_for_best_model="eval_loss" if at_steps else None,
-        greater_is_better=False if at_steps else None,
-        remove_unused_columns=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=not on_cpu,
-        ddp_find_unused_parameters=False,
-        # A graph takes several passes in a step, a process without a conversation takes one; no buffer ever changes.
-        ddp_broadcast_buffers=False if config.graph else None,
-        log_level="error",
-        **({"activation_checkpointing": True} if config.gradient_checkpointing else {}),
-    )
-    return one_device(arguments)
-
-
-def _weights_step(trainer: ConversationTrainer) -> int:
-    state, best = trainer.state, trainer.state.best_model_checkpoint
-    taken_back = trainer.args.load_best_model_at_end and best is not None and Path(best).is_dir()
-    return int(state.best_global_step if taken_back and state.best_global_step else state.global_step)
-
-
-def _save_steps(config: TrainConfig) -> int:
-    every = config.eval_steps or config.save_steps
-    return max(1, round(config.save_steps / every)) * every

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from heedful import agents, corpora, formats
 from heedful.errors import ConfigError, NotFoundError, RunError, UserError, nearest
 from heedful.models import DELTAS
+from heedful.models.architecture import Accept
 from heedful.models.causal import CausalModel, check_architecture, offline, offline_hint, refuse_judges, resolve_path
 from heedful.models.delta import DeltaSettings, attach, trainable
 from heedful.models.embedded import EMBEDDED
@@ -39,14 +40,15 @@ def default_folder(config: RunSettings) -> Path:
     return Path("runs") / f"{now}_{config.method}_{model}_{config.seed}"
 
 
-def with_format(config: C) -> C:
-    """The configuration with its format and planners decided: as given, else those of the run it starts from."""
+def with_format(config: C, default: str = "chat") -> C:
+    """The configuration with its format and planners decided: as given, else those of the run it starts from, else
+    `default` and none."""
     if config.format is not None and config.planners is not None:
         return config
     recorded = Path(config.model_name_or_path).expanduser() / RESOLVED
     run = read_yaml(recorded) if recorded.is_file() else {}
     planners = config.planners if config.planners is not None else run.get("planners") or []
-    return config.model_copy(update={"format": config.format or run.get("format") or "chat", "planners": planners})
+    return config.model_copy(update={"format": config.format or run.get("format") or default, "planners": planners})
 
 
 def load_split(config: DataSettings, split: str | None, limit: int | None) -> list[Conversation]:
@@ -67,7 +69,7 @@ def leak_notes(config: DataSettings, train: list[Conversation], held: list[Conve
     return ["leaks allowed by configuration: " + f.sentence() for f in corpora.find_leaks(named).leaks]
 
 
-def tokenizer_for(config: RunSettings, name: str) -> Any:
+def tokenizer_for(config: RunSettings, name: str, *, accept: Accept = "causal") -> Any:
     from transformers import AutoTokenizer
 
     refuse_judges(name)
@@ -79,7 +81,7 @@ def tokenizer_for(config: RunSettings, name: str) -> Any:
             "Hugging Face name that is in the cache or reachable, or one of "
             f"{', '.join(EMBEDDED)}.{nearest(name, EMBEDDED)}"
         ) from err
-    check_architecture(name)
+    check_architecture(name, accept=accept)
     fmt = formats.make(config.format or "chat")
     fresh = [m for m in fmt.markers if m not in tokenizer.get_vocab()]
     if fresh:
@@ -150,6 +152,7 @@ def with_delta(config: RunSettings, causal: CausalModel, new_tokens: tuple[int, 
         dropout=config.lora_dropout,
         target_modules=targets if isinstance(targets, str) else tuple(targets),
         new_tokens=new_tokens,
+        task="SEQ_2_SEQ_LM" if causal.encodes else "CAUSAL_LM",
     )
     made = DELTAS.get(config.delta)(settings)
     if made is None:

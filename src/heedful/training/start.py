@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from heedful.errors import ConfigError
+from heedful.models.architecture import Accept
 from heedful.models.causal import CausalModel, Dtype, load, resolve_path, use_bf16
 from heedful.models.delta import expected_warnings
 from heedful.training.checkpoints import is_complete, seal
@@ -47,18 +48,19 @@ def keeps_base(config: Starts, place: str) -> bool:
     return config.delta != "full" and is_adapter(place)
 
 
-def load_start(config: Starts, place: str) -> CausalModel:
+def load_start(config: Starts, place: str, *, accept: Accept = "causal") -> CausalModel:
     """The model that training starts from, in one piece and all of it trainable.
 
     Raises:
-        ConfigError: an adapter that cannot become part of the weights, or a graph that would be lost.
+        ConfigError: a model of another kind than the caller accepts, an adapter that cannot become part of the weights,
+            or a graph that would be lost.
     """
     if not is_adapter(place):
-        causal = _with_its_graph(config, load(place, dtype=_dtype(config), device=_device()))
+        causal = _with_its_graph(config, load(place, dtype=_dtype(config), device=_device(), accept=accept))
         causal.name = config.model_name_or_path
         return causal
     # A small update vanishes in bf16 weights, so merging is done in fp32.
-    causal = _with_its_graph(config, load(place, dtype="float32", device=_device()))
+    causal = _with_its_graph(config, load(place, dtype="float32", device=_device(), accept=accept))
     try:
         with expected_warnings():
             causal.model = causal.model.merge_and_unload(safe_merge=True)

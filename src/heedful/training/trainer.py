@@ -14,10 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from heedful.errors import RunError
+from heedful.models.causal import use_bf16
 from heedful.training.checkpoints import disk_is_full, full_disk, prune, seal, unseal_after
+from heedful.training.config import LoopSettings
 
 CLOCK = "heedful-clock.json"
 """In a checkpoint, under its seal: the seconds that the run had taken."""
@@ -170,3 +180,74 @@ def seconds_of(checkpoint: Path | None) -> float:
     if checkpoint is None or not (checkpoint / CLOCK).is_file():
         return 0.0
     return float(json.loads((checkpoint / CLOCK).read_text("utf-8"))["seconds"])
+
+
+def early_stopping(config: LoopSettings) -> list[TrainerCallback]:
+    """A callback that ends a run whose validation loss has stopped falling, where one is configured."""
+    if config.early_stopping_patience is None:
+        return []
+    return [EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)]
+
+
+def arguments_of(
+    config: LoopSettings, folder: Path, *, evaluates: bool, on_cpu: bool, **more: Any
+) -> TrainingArguments:
+    """The loop's settings in transformers' words.
+
+    Args:
+        evaluates: whether there is an evaluation part.
+        more: what one method sets beside them.
+    """
+    at_steps = evaluates and config.eval_steps is not None
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=on_cpu,
+        seed=config.seed,
+        data_seed=config.seed,
+        bf16=use_bf16(config.precision, on_cpu=on_cpu),
+        fp16=config.precision == "fp16",
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        num_train_epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_eval_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if at_steps else "no",
+        eval_steps=config.eval_steps if at_steps else None,
+        save_strategy="steps",
+        save_steps=_save_steps(config) if at_steps else config.save_steps,
+        # The best model can only be taken back if it was saved, so the two rhythms must meet.
+        load_best_model_at_end=at_steps,
+        # Or a resumed run would forget how long it has been waiting for a better model.
+        restore_callback_states_from_checkpoint=True,
+        metric_for_best_model="eval_loss" if at_steps else None,
+        greater_is_better=False if at_steps else None,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,
+        log_level="error",
+        **({"activation_checkpointing": True} if config.gradient_checkpointing else {}),
+        **more,
+    )
+    return one_device(arguments)
+
+
+def weights_step(trainer: Trainer) -> int:
+    """The step whose weights the model has after the loop."""
+    state, best = trainer.state, trainer.state.best_model_checkpoint
+    taken_back = trainer.args.load_best_model_at_end and best is not None and Path(best).is_dir()
+    return int(state.best_global_step if taken_back and state.best_global_step else state.global_step)
+
+
+def _save_steps(config: LoopSettings) -> int:
+    every = config.eval_steps or config.save_steps
+    return max(1, round(config.save_steps / every)) * every
