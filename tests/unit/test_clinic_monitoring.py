@@ -12,7 +12,8 @@ import server_kit
 
 server_kit.require()
 
-from clinic_kit import HOUSE, Clinic, make_clinic, say, send
+from clinic_kit import HOUSE as CLINIC
+from clinic_kit import Clinic, make_clinic, say, send
 from test_clinic_consents import with_switches
 
 from heedful.errors import ConfigError
@@ -20,6 +21,8 @@ from heedful.review import watching
 from heedful.server import house
 from store_kit import Clock
 
+HOUSE = CLINIC + '[approval_number]\nnumber = "REC-7"\nperson = "R. Adeyemi"\nday = 2026-01-01\n'
+"""Before its approval is on file no help-seeker can begin."""
 DANGER = "I am going to kill myself tonight."
 THOUGHTS = "Sometimes I think about suicide."
 
@@ -31,7 +34,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def study(tmp_path: Path, clock: Clock) -> Iterator[Clinic]:
-    made = make_clinic(tmp_path, clock=clock, profiles=("research",), session_idle=10**6, session_absolute=10**6)
+    made = make_clinic(
+        tmp_path, clock=clock, profiles=("research",), house=HOUSE, session_idle=10**6, session_absolute=10**6
+    )
     yield made
     made.store.close()
 
@@ -127,7 +132,7 @@ def test_at_the_tier_of_the_rule_drafts_stop_for_good_and_the_talk_goes_on(study
 
 def test_a_lower_tier_of_the_clinics_own_rule_asks_for_a_person(tmp_path: Path, clock: Clock) -> None:
     rule = 'stop_tier = "thoughts"\n'
-    clinic = make_clinic(tmp_path, clock=clock, profiles=("research",), house=HOUSE + rule)
+    clinic = make_clinic(tmp_path, clock=clock, profiles=("research",), house=rule + HOUSE)
     say(clinic.begun(), THOUGHTS, "m-1")
     assert clinic.thread().state == "ai_assisted"
     assert clinic.thread().drafts_stopped == "stop-rule"
@@ -146,7 +151,7 @@ def test_so_many_reports_stop_it_too(tmp_path: Path, clock: Clock, kinds: tuple[
     text = (tmp_path / "own.toml").read_text("utf-8")
     (tmp_path / "again" / "own.toml").write_text(text, "utf-8")
     own = (str(tmp_path / "again" / "own.toml"),)
-    clinic = make_clinic(tmp_path / "again", clock=clock, profiles=own, house=HOUSE + "stop_reports = 2\n")
+    clinic = make_clinic(tmp_path / "again", clock=clock, profiles=own, house="stop_reports = 2\n" + HOUSE)
     client = clinic.begun()
     say(client, "Hello", "m-1")
     for kind in kinds:

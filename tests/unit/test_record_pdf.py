@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,7 @@ def test_it_says_everything_that_the_json_says(clinic: Clinic) -> None:
         say(client, text, f"m-{n}")
     send(client, "/check-ins/phq9", {f"q{n}": "1" for n in range(1, 9)})
     send(client, "/exercises/grounding", {"see": "a lamp\na chair"})
-    send(client, "/me/consents/training", {"answer": "given"}, page="/me")
+    send(client, "/consents/training", {"answer": "given"}, page="/consents/training")
     found = client.get("/me/record.json").json()
     answer = client.get("/me/record.pdf")
     assert answer.headers["content-type"] == "application/pdf"
@@ -119,7 +121,7 @@ def test_every_key_of_the_record_has_a_name_in_every_language(clinic: Clinic) ->
     client = clinic.begun()
     say(client, "hello", "m-1")
     send(client, "/check-ins/mood", {"q1": "1"})
-    send(client, "/me/consents/training", {"answer": "given"}, page="/me")
+    send(client, "/consents/training", {"answer": "given"}, page="/consents/training")
     used = set(keys(client.get("/me/record.json").json()))
     assert {"messages", "notices", "instrument", "purpose"} <= used
     assert {key for key in used if not words.load("en").has(f"part.{key}")} == set()
@@ -204,3 +206,10 @@ def test_it_is_drawn_one_at_a_time_beside_the_pages(clinic: Clinic, monkeypatch:
     monkeypatch.setattr(me, "to_pdf", watched)
     assert clinic.begun().get("/me/record.pdf").status_code == 200
     assert seen == [1]
+
+
+def test_fonts_and_the_engine_load_in_one_process() -> None:
+    """Two libraries of compiled Cython once refused each other; a server that exports a model holds both."""
+    pytest.importorskip("xllamacpp")
+    code = "import uharfbuzz, xllamacpp"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,6 +155,7 @@ def planning_run(folder: Path) -> Path:
     """A run in a format with strategies: its tokenizer has their tokens, as training puts them there."""
     causal = tiny_model(seed=4)
     causal.tokenizer.add_special_tokens({"additional_special_tokens": list(make("strategy").markers)})
+    torch.manual_seed(0)  # the new rows are drawn
     causal.model.resize_token_embeddings(len(causal.tokenizer), mean_resizing=False)
     run = folder / "planning"
     causal.model.save_pretrained(str(run))

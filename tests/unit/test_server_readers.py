@@ -18,7 +18,7 @@ import pytest
 import server_kit
 
 server_kit.require()
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 import scorer_kit
 from belief_kit import VEILED, toy_belief
@@ -78,6 +78,7 @@ def _next_strategy(folder: Path) -> None:
 def _planning_run(folder: Path) -> None:
     causal = tiny_model(seed=4)
     causal.tokenizer.add_special_tokens({"additional_special_tokens": list(make("strategy").markers)})
+    torch.manual_seed(0)  # the new rows are drawn
     causal.model.resize_token_embeddings(len(causal.tokenizer), mean_resizing=False)
     causal.model.save_pretrained(str(folder))
     causal.tokenizer.save_pretrained(str(folder))

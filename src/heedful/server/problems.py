@@ -161,7 +161,7 @@ def install(app: FastAPI) -> None:
 
     async def ours(request: Request, err: Exception) -> Response:
         problem = of_error(err)
-        if problem.status >= 500 and not isinstance(err, EngineError):
+        if problem.status >= 500 and not isinstance(err, EngineError | ClosedError):
             logs.fault(err, request=request.state.id)
         return _answered(request, problem)
 
