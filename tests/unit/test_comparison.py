@@ -144,6 +144,20 @@ def test_what_is_not_in_the_suite_is_refused(runs: Path) -> None:
         suites.get("esconf")
 
 
+def test_what_is_tested_does_not_hang_on_the_order_of_names(runs: Path) -> None:
+    plain = suite(runs)
+    fixed = plain.model_copy(
+        update={
+            "against": ["fixed_reply", "joint"],
+            "contrasts": [("joint", "gone")],
+            "study": {**plain.study, "baselines": ["fixed_reply"]},
+        }
+    )
+    for names in (["joint", "oracle"], ["oracle", "joint"]):
+        found = set(study_of(fixed, "toy", names).pairs)
+        assert found == {("fixed_reply", "joint"), ("fixed_reply", "oracle"), ("joint", "oracle")}
+
+
 def test_the_shipped_suites_can_be_read() -> None:
     for name in suites.names():
         found = suites.get(name)

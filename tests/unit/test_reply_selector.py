@@ -172,10 +172,27 @@ def test_what_it_learnt_from_cannot_judge_it(corpus: Path, run: Run, tmp_path: P
         studied(corpus, run, tmp_path, split="train")
 
 
-def test_it_takes_no_plan(corpus: Path, run: Run, tmp_path: Path) -> None:
-    spec = {"select": {"model_name_or_path": str(run.folder), "plan": "argmax"}}
-    with pytest.raises(ConfigError, match="takes no 'plan'"):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"plan": "argmax"}, "takes no 'plan'"),
+        ({"format": "chat"}, "takes no 'format'"),
+        ({"adapter": False}, "adapter"),
+    ],
+)
+def test_it_takes_nothing_that_it_would_pass_over(
+    corpus: Path, run: Run, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    spec = {"select": {"model_name_or_path": str(run.folder), **changes}}
+    with pytest.raises(ConfigError, match=said):
         studied(corpus, run, tmp_path, systems=spec)
+
+
+def test_what_chose_its_penalty_is_said_where_it_is_judged(corpus: Path, run: Run, tmp_path: Path) -> None:
+    assert not any("penalty" in limit for limit in studied(corpus, run, tmp_path / "a").summary["limits"])
+    here = studied(corpus, run, tmp_path / "b", split="valid", merge_turns=True).summary["limits"]
+    assert any("chosen on the part that is judged here" in limit for limit in here)
+    assert any("merged" in limit for limit in here)
 
 
 # ------------------------------------------------------------------------------------------------------ the arithmetic

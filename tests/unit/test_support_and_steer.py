@@ -177,7 +177,8 @@ def test_drawn_replies_differ_by_the_label_alone(tmp_path: Path) -> None:
     values = {
         "model_name_or_path": str(tmp_path / "run"), "dataset": "commons",
         "format": {"name": "strategy", "context_strategies": False},
-        "max_conversations": 2, "do_sample": True, "max_new_tokens": 12, "output_dir": str(tmp_path / "out"),
+        "max_conversations": 2, "do_sample": True, "dtype": "float32",
+        "max_new_tokens": 12, "output_dir": str(tmp_path / "out"),
     }  # fmt: skip
     found = steer(check(SteerConfig, values, where="test")).summary
     assert found["all_pairs"]["difference"]["value"] == 0

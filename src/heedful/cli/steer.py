@@ -28,7 +28,7 @@ def steer_command(model: str, overrides: tuple[str, ...], as_json: bool) -> None
 
     \b
     heedful eval steer runs/esconv-joint/joint max_conversations=20
-    heedful eval steer runs/esconv-joint/joint do_sample=true top_p=0.9 temperature=0.7
+    heedful eval steer runs/esconv-joint/joint do_sample=true dtype=float32 top_p=0.9
     """
     settings = check(SteerConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval steer")
     progress = Progress()

@@ -125,7 +125,7 @@ def settle_study(config: StudyConfig) -> Plan:
         heldout=make(config.heldout),
         readers=readers,
         judges=judges,
-        notes=_kinship(config.rewards, config.heldout),
+        notes=(*_kinship(config.rewards, config.heldout), *_chosen_here(entries, config)),
     )
 
 
@@ -179,15 +179,31 @@ def _entry(
 
 
 def _selector(name: str, spec: SystemConfig) -> ReplySelector:
-    for key in ("plan", "planners", "predicted_labels", "max_length", "overlong"):
+    for key in ("format", "plan", "planners", "predicted_labels", "max_length", "overlong"):
         if getattr(spec, key) is not None:
             raise ConfigError(f"System '{name}' is a selector, which takes no '{key}'; leave it out.")
+    if not spec.adapter:
+        raise ConfigError(f"System '{name}' is a selector, which has no adapter; leave adapter out.")
     return load_selector(spec.model_name_or_path)
 
 
 def emits(entry: Entry, label_set: str) -> bool:
     """Whether the format of a system knows labels of this set on the supporter's turns."""
     return ("assistant", label_set) in entry.setting.fmt.reads.values()
+
+
+def _chosen_here(entries: Sequence[Entry], config: StudyConfig) -> list[str]:
+    """What a reader must know of selectors that were fitted to other conditions, or tuned on what is judged."""
+    notes = []
+    for entry in entries:
+        if entry.selector is None:
+            continue
+        record = entry.selector.record
+        if corpora.overlaps(record.get("dataset"), record.get("chosen_on"), str(entry.setting.dataset), config.split):
+            notes.append(f"The penalty of the selector '{entry.name}' was chosen on the part that is judged here.")
+        if config.merge_turns:
+            notes.append(f"The selector '{entry.name}' was fitted on turns as they are, and reads merged ones here.")
+    return notes
 
 
 def _format(name: str, spec: SystemConfig, run: Mapping[str, Any] | None) -> str | dict[str, Any] | None:

@@ -52,7 +52,11 @@ LIMITS = (
     "Oracle and forced rows are handed a strategy; they bound what a better predictor could bring, and are no systems.",
     "Systems that read the seeker's own account from before the talk (`situation`) know what no listener knows.",
     "Systems that write strategies read the corpus' own strategies of earlier turns, as the released code does, and so "
-    "do the floors; in use they would read their own. Vanilla, GLHG and KEMI read none.",
+    "do a selector and the floors; in use they would read their own. Vanilla, GLHG and KEMI read none.",
+    "A selector writes nothing: it picks replies of the training part and was fitted to overlap itself, so its BLEU "
+    "and ROUGE say what those measures can be driven to, and decoding does not touch it.",
+    "GLHG was trained with the seeker's situation; the row without it (`glhg`) reads what training never left out.",
+    "Tables of strategies are of the first decoding and its first seed.",
     "Perplexity of a system with strategies is given the corpus' strategy of the reply, whatever it would have chosen "
     "itself; so Joint and Oracle share one number, and it is no number of a deployed system.",
     "Each row is one training run. Intervals are over dialogues, not over training seeds.",
@@ -110,6 +114,7 @@ def compare(
         "metrics": {name: done.summary["metrics"][name] for name in TEXT_SCORES if name in done.summary["metrics"]},
         "scores": _texts(done),
         "findings": done.summary["findings"],
+        "looks": sum(row["low"] is not None for row in done.summary["comparisons"]),
         "strategies": _strategies(suite, config, done, conversations),
         "floors": trivial.to_dict() if trivial else None,
         "published": _published(suite, config),

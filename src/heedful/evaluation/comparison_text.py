@@ -32,7 +32,8 @@ def _protocol(summary: Mapping[str, Any]) -> str:
     )
     return (
         f"{corpus['title']}, part “{corpus['split']}”: {corpus['conversations']:,} dialogues, {corpus['targets']:,} "
-        f"replies. Every system answers at the same places, decoded alike ({decodings}). Seed {summary['seed']}, "
+        f"replies. Every system answers at the same places, with the same decoding where it writes ({decodings}). "
+        f"Seed {summary['seed']}, "
         f"{summary['bootstrap']:,} draws of whole dialogues for 95 % intervals."
     )
 
@@ -52,6 +53,11 @@ def _replies(summary: Mapping[str, Any]) -> list[str]:
     if found:
         tables.append("In short, written by rule from paired differences over dialogues:")
         tables.append("\n".join(f"- {text}" for text in found))
+        looks = summary["looks"]
+        tables.append(
+            f"Every difference is tested by itself: of {looks:,} that were looked at, up to about {looks * 0.05:.0f} "
+            "would be called beyond chance if all systems were alike."
+        )
     return tables
 
 

@@ -1,9 +1,10 @@
 """Does a forced plan change the reply? Replies of one model under every label, at the same places.
 
 A model can name a strategy and then write what it would have written anyway. So nothing but the label may differ
-between two replies: they are greedy, or drawn with the same random numbers (a place has one stream, whatever the
-label), and a label that changes nothing gives the same words either way. What *another* stream changes under the
-model's own choice stands beside it: drawn replies differ by chance too. esconv.md asks that at least 60 % of the
+between two replies: they are greedy, or drawn in fp32 with the same random numbers (a place has one stream, whatever
+the label), and a label that changes nothing gives the same words either way. Drawn replies have little to say all the
+same: one word that falls out differently changes all that follow. So what *another* stream changes under the model's
+own choice stands beside it. esconv.md asks that at least 60 % of the
 outputs differ by more than half of their tokens once the label is another one.
 
     difference of two replies = 1 - |longest common subsequence| / |the longer one|, in lower-cased tokens
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heedful import corpora
 from heedful.agents.plan import PlanConfig, settle_plan
@@ -58,6 +59,15 @@ class SteerConfig(LookConfig):
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = Field(default=13, ge=0, lt=2**32 - 1, description="of the draws")
     branches: int = Field(default=64, ge=1, description="replies decoded in one batch")
+
+    @model_validator(mode="after")
+    def _exact_draws(self) -> SteerConfig:
+        if self.do_sample and self.dtype != "float32":
+            raise ValueError(
+                "do_sample: true needs dtype: float32; in 16 bit a batch of another shape draws other words, and "
+                "labels would seem to change what they do not change"
+            )
+        return self
 
 
 def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: None) -> Steering:

@@ -37,6 +37,12 @@ class Suite(Settings):
     block: str | None = Field(default=None, description="published rows of this protocol block stand beside ours")
     floors: str | None = Field(default=None, description="data set of `heedful eval floors`")
     labels: str | None = Field(default=None, description="label set of the plans that systems choose")
+    against: list[str] = Field(
+        default_factory=list, description="every system is tested against each of these, which may be baselines"
+    )
+    contrasts: list[tuple[str, str]] = Field(
+        default_factory=list, description="pairs [first, second] that are tested besides, where both are chosen"
+    )
     systems: dict[str, SuiteSystem]
     study: dict[str, Any]
 
@@ -99,9 +105,19 @@ def study_of(
         **suite.study,
         "systems": {key: there[key].model_dump(exclude={"make"}, exclude_unset=True) for key in chosen},
     }
+    if pairs := _pairs(suite, chosen, [str(name) for name in suite.study.get("baselines") or ()]):
+        values["compare"] = pairs
     if suite.labels and any(there[key].plan in ("argmax", "sample") or _asks(there[key]) for key in chosen):
         values["labels"] = {suite.labels: {"tag": True}}
     return check(StudyConfig, apply_overrides(values, list(overrides)), where=f"suite {name}")
+
+
+def _pairs(suite: Suite, chosen: Sequence[str], baselines: Sequence[str]) -> list[list[str]]:
+    """What is tested against what: fixed by the suite, whatever the order in which systems are named."""
+    known = [*chosen, *baselines]
+    found = [[first, second] for first in suite.against for second in chosen if first in known and first != second]
+    found += [list(pair) for pair in suite.contrasts if set(pair) <= set(chosen)]
+    return [list(pair) for pair in dict.fromkeys(tuple(pair) for pair in found)]
 
 
 def _placed(spec: SuiteSystem, folder: str | None) -> SuiteSystem:

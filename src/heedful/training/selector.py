@@ -58,7 +58,7 @@ class SelectorConfig(DataSettings):
     typical_of: int = Field(default=400, ge=1, description="training replies drawn to tell how typical a reply is")
     min_words: int = Field(default=3, ge=1, description="tokens of the shortest reply that it may choose")
     l2: list[float] = Field(
-        default_factory=lambda: [10.0, 30.0, 100.0], min_length=1,
+        default_factory=lambda: [10.0, 30.0, 100.0, 300.0, 1000.0], min_length=1,
         description="penalties; the validation part decides between several",
     )  # fmt: skip
     bootstrap: int = Field(default=1000, ge=1)
