@@ -26,10 +26,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from conftest import Call
-from heedful.errors import ConfigError, HeedfulError, NotFoundError, UnlockError
+from heedful.errors import ConfigError, HeedfulError, NotFoundError, UnlockError, UserError
 from heedful.server.config import ServeConfig, check_secret, check_start
 from heedful.server.guard import Guard, checked, make
-from heedful.server.serve import bound, engine_of, make_server, open_keys
+from heedful.server.serve import bound, engine_of, make_server, open_keys, serve
 from server_kit import make_site, post
 from store_kit import PHRASE, make_keys
 
@@ -155,6 +155,35 @@ def test_without_a_guard_it_does_not_start(call: Call) -> None:
     code, _, err = call("serve", "guard=server_kit:Nothing", "--port", "0")
     assert code == 2
     assert "server_kit" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "said"),
+    [
+        ("hours = [", {}, "clinic.toml"),
+        ('responsable = "y"', {}, "responsible"),
+        ('timezone = "Europe/Berln"', {}, "time zone"),
+        ('[hours]\nmon = ["8-12"]', {}, "hours cannot be used"),
+        ("", {"profiles": ("us-tx",)}, "us-tx"),
+        ("", {"model": "/nowhere/at/all"}, "no such folder"),
+        ("", {"model": "EMPTY"}, "holds no model"),
+        ("", {"model": "UNFINISHED"}, "has not finished"),
+    ],
+)
+def test_a_mistake_ends_the_start_before_anything_is_made(
+    tmp_path: Path, text: str, more: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "clinic.toml").write_text(text, "utf-8")
+    for name in ("EMPTY", "UNFINISHED"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "UNFINISHED" / "config.resolved.yaml").write_text("method: sft\n", "utf-8")
+    if "model" in more and not more["model"].startswith("/"):
+        more = {"model": str(tmp_path / more["model"])}
+    told: list[str] = []
+    with pytest.raises(UserError, match=said):
+        serve(ServeConfig(home_folder=tmp_path, port=0, **more), ask=lambda kind: PHRASE, say=told.append)
+    assert told == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY", "UNFINISHED", "clinic.toml"]
 
 
 def test_a_port_that_is_taken_is_said() -> None:

@@ -32,7 +32,8 @@ def opened(database: str | None) -> Iterator[Any]:
     config = check(ServeConfig, {"database": database} if database else {}, where="store")
     if not config.keys_path.exists():
         raise NotFoundError(
-            f"There are no keys at '{config.keys_path}', so there is no store to open; `heedful serve` makes both. "
+            f"There are no keys at '{config.keys_path}', so there is no store to open. On a new machine, take the keys "
+            "out of a backup first: heedful store keys BACKUP. For a new store, `heedful serve` makes both. "
             "HEEDFUL_HOME names another home folder."
         )
     keys = open_keys(config, ask)

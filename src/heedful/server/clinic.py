@@ -130,6 +130,17 @@ def profile_of(names: Iterable[str]) -> Profile:
     return profiles.combine(*(profiles.load(name) for name in names))
 
 
+def check_clinic(config: Any) -> None:
+    """Read `clinic.toml` and the profiles once, so that a mistake ends the start before anything is made.
+
+    Raises:
+        UserError: a profile or `clinic.toml` that cannot be used, or a name that the profile does not allow.
+    """
+    found, profile = houses.load(config.folder), profile_of(config.profiles)
+    if profile.switches["name_filter"] == "on":
+        titles.check_installation(config, found)
+
+
 def policy_of(profile: Profile, house: House, directory: Directory) -> Policy:
     """What the clinic may do under a profile."""
     return Policy(

@@ -23,7 +23,9 @@ from heedful.models.server import opened
 from heedful.privacy import Keys
 from heedful.server import guard, logs, readers
 from heedful.server.app import DRAIN, create_app
+from heedful.server.clinic import check_clinic
 from heedful.server.config import ServeConfig, check_private, check_secret, check_start, is_loopback
+from heedful.server.engine.find import check_model
 from heedful.server.engine.host import Limits, WorkerEngine
 from heedful.server.routes.setup import has_admin
 from heedful.server.state import Server
@@ -148,6 +150,9 @@ def serve(
         UserError: a configuration that must not be served, keys that do not open, a port that is taken.
     """
     check_start(config)
+    check_clinic(config)
+    if config.engine != "openai":
+        check_model(config.model)
     readers.check(config)
     guarding, engine = guard.make(config.guard), engine_of(config)
     with bound(config.host, config.port) as listening:

