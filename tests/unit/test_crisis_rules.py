@@ -357,6 +357,12 @@ def test_long_texts_are_made_plain_like_short_ones(parts: list[str]) -> None:
     assert (long.text, long.edits) == (short.text, short.edits)
 
 
+@pytest.mark.parametrize("sign", ["\u200b", "\u0301", "\ufe0f", "\u202e"])
+def test_signs_that_become_nothing_are_no_fault(sign: str) -> None:
+    assert crisis.assess(sign * 30_000).tier == "none"
+    assert crisis.assess(sign * 30_000 + "I want to die").tier == "thoughts"
+
+
 @given(st.lists(WORDS, max_size=25).map(" ".join) | st.text(max_size=200))
 @settings(max_examples=100, deadline=None)
 def test_long_texts_are_searched_like_short_ones(text: str) -> None:

@@ -86,6 +86,8 @@ def fold(text: str) -> str:
 
 def _folded(text: str) -> str:
     """The same for long texts, in passes over all characters at once."""
+    if not text:  # all of it were signs that become nothing
+        return text
     codes = characters(text)
     if int(codes.max()) >= len(_CODES):
         return text.translate(_TABLE)
