@@ -21,7 +21,8 @@ from heedful.review import crisis, stopping
 from heedful.review.crisis import Lines, Outcome
 from heedful.review.said import as_turn, conversation
 from heedful.safety import events
-from heedful.safety.crisis import Tier, assess
+from heedful.safety.crisis import TIERS, Tier, assess
+from heedful.safety.events import RUNGS
 from heedful.safety.gate import Author, Verdict, check
 from heedful.safety.policy import Belief, OperatingPoint, decide
 from heedful.safety.state import State
@@ -80,12 +81,19 @@ class Policy:
 
     def setting(self, now: datetime) -> events.Setting:
         """What the crisis path is told."""
+        on_duty = self.on_duty(now)
         return events.Setting(
             response_minutes=self.response_minutes,
             look_minutes=self.look_minutes,
-            on_duty=self.on_duty(now),
+            on_duty=on_duty,
+            nobody_since=None if on_duty else self._nobody_since(now),
             country=self.country,
         )
+
+    def _nobody_since(self, now: datetime) -> datetime:
+        """About when the last duty ended: to a quarter of an hour, four days back at most."""
+        past = [now - n * timedelta(minutes=15) for n in range(1, 4 * 24 * 4)]
+        return next((at for at in past if self.on_duty(at)), past[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +185,7 @@ class Clinic:
             before = [t for t in unit.turns.last(thread, 4) if t.sequence < turn.sequence and t.role != "system"][-1:]
             said = (*[as_turn(t) for t in before if t.role == "assistant"], as_turn(turn))
             found = assess(said)
-            decision = decide(found, state=crisis.state_of(now))
+            decision = decide(found)  # of this message; what was known before is the state machine's
             event = events.Said(assessment=found, rung=decision.rung, tier=decision.tier)
             outcome = self._happen(unit, now, event, turn=turn)
             unit.counters.add("messages")
@@ -196,8 +204,9 @@ class Clinic:
         read = unit.turns.get(turn)
         thread = unit.threads.raise_risk(read.thread_id, 0, by=crisis.PROGRAM)  # its row is ours until the end
         state = crisis.state_of(thread)
-        decision = decide(assess(""), belief=believed, point=point, state=state)
-        if (decision.tier, decision.rung) == (state.tier, state.rung):
+        decision = decide(assess(""), belief=believed, point=point)
+        graver = TIERS.index(decision.tier) > TIERS.index(state.tier)
+        if not graver and RUNGS.index(decision.rung) <= RUNGS.index(state.rung):
             return None
         event = events.Believed(tier=decision.tier, rung=decision.rung, model=believed.model)
         unit.counters.add("beliefs_raised")

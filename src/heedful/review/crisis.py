@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from heedful.review.reports import yearly
@@ -59,6 +59,14 @@ def state_of(thread: Thread) -> State:
     return State(language="en") if found is None else State.from_dict(found)
 
 
+def _known(unit: Unit, thread: Thread) -> State:
+    """The state of a conversation; a new one begins in the language of the account."""
+    if (thread.risk_state or {}).get("crisis") is not None:
+        return state_of(thread)
+    user = unit.users.find(thread.help_seeker)
+    return replace(state_of(thread), language=user.language if user else "en")
+
+
 def read_up_to(thread: Thread) -> int:
     """Sequence of the last turn that the crisis rules have read; a turn is read once."""
     return int((thread.risk_state or {}).get("read", 0))
@@ -84,14 +92,14 @@ def happen(
     Raises:
         TransitionError: a change that the table of transitions does not have.
     """
-    before = state_of(thread)
+    before = _known(unit, thread)
     state, actions = step(before, event, unit.now(), setting=setting)
     run = _Doing(unit=unit, thread=thread, by=by, turn=turn, state=state, setting=setting, lines=lines)
     for action in actions:
         run.do(action)
     if run.resources:
         yearly.count(unit, yearly.REFERRALS, state.tier)
-    if isinstance(event, events.Said) and run.acted:
+    if isinstance(event, events.Said) and run.acted and run.logged:
         yearly.count(unit, yearly.PROTOCOLS, state.tier)
     read = max(read_up_to(thread), turn.sequence if turn else 0)
     kept = {"crisis": state.to_dict(), "read": read}
@@ -127,6 +135,7 @@ class _Doing:
     resources: bool = False
     interrupt: bool = False
     acted: bool = False
+    logged: bool = False
 
     def do(self, action: events.Action) -> None:
         """One action."""
@@ -190,6 +199,7 @@ class _Doing:
         return [task for task in self.unit.tasks.open(thread=self.thread.id) if task.kind == kind]
 
     def log(self, event: str, facts: Any) -> None:
+        self.logged = True
         person = self.by if self.by != PROGRAM else None
         self.unit.risk_events.add(
             thread=self.thread.id,
