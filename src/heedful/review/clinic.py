@@ -152,12 +152,16 @@ class Clinic:
                 return found
 
         def work(unit: Unit) -> Thread:
+            unit.users.lock(help_seeker)  # two first messages at once open one conversation
             if (there := open_one(unit)) is not None:
                 return there
             if "care" in self.policy.consents and not unit.consents.current(help_seeker)["care"]:
                 raise TransitionError("A conversation begins once the help-seeker agreed that their words are kept.")
             unit.counters.add("threads_opened")
-            return unit.threads.open(help_seeker=help_seeker, by=help_seeker, profile=self.policy.profile)
+            highest = max((thread.risk_highest for thread in unit.threads.of(help_seeker)), default=0)
+            return unit.threads.open(
+                help_seeker=help_seeker, by=help_seeker, profile=self.policy.profile, risk_highest=highest
+            )
 
         return self.store.run(work)
 

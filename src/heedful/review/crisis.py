@@ -13,6 +13,7 @@ from typing import Any
 
 from heedful.review.reports import yearly
 from heedful.safety import events, texts
+from heedful.safety.crisis import TIERS
 from heedful.safety.state import State, step
 from heedful.store.records import StoredTurn, Task, Thread
 from heedful.store.unit import Unit
@@ -56,7 +57,7 @@ def state_of(thread: Thread) -> State:
         DataError: what is stored is damaged; a person has to look.
     """
     found = (thread.risk_state or {}).get("crisis")
-    return State(language="en") if found is None else State.from_dict(found)
+    return State(highest=TIERS[thread.risk_highest]) if found is None else State.from_dict(found)
 
 
 def _known(unit: Unit, thread: Thread) -> State:
