@@ -19,7 +19,6 @@ from heedful.review.believing import Believer
 from heedful.review.clinic import LONGEST
 from heedful.review.drafting import Drafter
 from heedful.review.inbox import inbox
-from heedful.review.reports import yearly
 from heedful.review.said import conversation
 from heedful.store import audit
 from store_kit import make_keys, open_store, together
@@ -603,67 +602,3 @@ def test_a_reader_that_was_killed_loses_no_message(at: Service) -> None:
     assert read(at) == []
     at.clock.forward(minutes=2)
     assert read(at) == ["raised"]
-
-
-# ---------------------------------------------------------------------- what a message without a sign changes
-
-
-def _counts(at: Service) -> tuple[Any, ...]:
-    year = {count.name: count.total for count in yearly.yearly(at.store, at.clock().year).counts}
-    with at.store.read() as unit:
-        return year, len(unit.risk_events.of(at.thread)), at.tasks()
-
-
-def test_a_message_without_a_sign_counts_for_nothing(at: Service) -> None:
-    at.say("I wish I was dead.")
-    before, turns = _counts(at), len(at.turns())
-    for n in range(6):
-        at.say(f"I had soup {n}.")
-    assert _counts(at) == before
-    assert len(at.turns()) == turns + 6, "and it is answered with nothing"
-
-
-def test_what_a_person_gave_back_stays_given_back(at: Service) -> None:
-    at.say("How do I kill myself?")
-    at.clinic.take_over(at.thread, by=at.clara)
-    at.clinic.give_back(at.thread, by=at.clara, reason="It was about a book.")
-    receipt = at.say("I had soup today.")
-    assert receipt.outcome is not None
-    assert (at.state(), at.tasks(), receipt.outcome.interrupt) == ("ai_assisted", [], False)
-
-
-def test_a_person_who_talks_is_not_talked_over(tmp_path: Path) -> None:
-    at = service(tmp_path, on_duty=lambda now: False)
-    at.say("I wish I was dead.")
-    at.clinic.take_over(at.thread, by=at.clara)
-    at.clinic.write(at.thread, "I am Clara, I am here with you now.", by=at.clara, client_id="c1")
-    said = len(at.turns())
-    for text in ("Thank you for being here.", "I had some tea.", "I want to die."):
-        at.say(text)
-    assert [role for role, _ in at.turns()[said:]] == ["user"] * 3
-
-
-def test_nobody_is_here_is_said_once_a_night(tmp_path: Path) -> None:
-    at = service(tmp_path, on_duty=lambda now: 8 <= now.hour < 18)
-    while at.clock().hour != 22:
-        at.clock.forward(minutes=20)
-
-    def told() -> int:
-        return sum("Nobody from our team" in text for _, text in at.turns())
-
-    for night in (1, 2):
-        at.say(DANGER)
-        for _ in range(60):
-            at.clock.forward(minutes=10)
-            at.clinic.tick()
-        at.say("I want to die.")
-        assert told() == night
-        at.clock.forward(hours=14)
-
-
-def test_a_conversation_begins_in_the_language_of_the_account(at: Service) -> None:
-    with at.store.begin() as unit:
-        hans = unit.users.add(role="help_seeker", name="Hans", language="de", by="setup").id
-    receipt = at.clinic.receive(at.clinic.open(hans).id, by=hans, client_id="1", text="ok")
-    assert receipt.outcome is not None
-    assert receipt.outcome.state.language == "de"

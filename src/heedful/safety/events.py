@@ -157,6 +157,13 @@ class FollowedUp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looked:
+    """A person did what waited: a look, or an answer of the owner. The clock of a held conversation goes on."""
+
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Closed:
     """A person closes the conversation."""
 
@@ -176,6 +183,7 @@ Event = (
     | GivenBack
     | FollowUpSet
     | FollowedUp
+    | Looked
     | Closed
 )
 

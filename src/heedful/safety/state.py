@@ -45,6 +45,7 @@ from heedful.safety.events import (
     HoldThread,
     InterruptCard,
     Log,
+    Looked,
     Lowered,
     Question,
     QueueTakeover,
@@ -508,7 +509,9 @@ def _lowered(run: _Run, event: Lowered) -> None:
     run.set(tier=event.tier, rung=rung_of(event.tier, 1, "none"), level=min(run.state.level, 1), behaviour="none")
     run.set(accepted="none")
     if event.tier == "none":
-        run.set(level=0, due_at=None, reminded_at=None, again_at=None, again_in=None)
+        run.set(level=0, again_at=None, again_in=None)
+        if run.state.thread != "risk_held":  # who is held still waits for a person
+            run.set(due_at=None, reminded_at=None)
     run.log("lowered", by=event.by, before=before)
 
 
@@ -561,6 +564,13 @@ def _followed_up(run: _Run, event: FollowedUp) -> None:
     run.log("followed-up", by=event.by)
 
 
+def _looked(run: _Run, event: Looked) -> None:
+    run.named(event.by, what="note a look")
+    if run.state.thread != "risk_held":
+        run.set(due_at=None, reminded_at=None)
+    run.log("looked", by=event.by)
+
+
 def _closed(run: _Run, event: Closed) -> None:
     run.named(event.by, event.reason, what="close a conversation")
     if run.state.tier != "none" and run.state.thread != "human_owned":
@@ -584,5 +594,6 @@ _HANDLERS: Mapping[type[Any], Callable[[_Run, Any], None]] = {
     GivenBack: _given_back,
     FollowUpSet: _follow_up_set,
     FollowedUp: _followed_up,
+    Looked: _looked,
     Closed: _closed,
 }
