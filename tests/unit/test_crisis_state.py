@@ -177,6 +177,82 @@ def test_out_of_hours_says_so() -> None:
     assert "Nobody" in words
 
 
+def test_out_of_hours_is_said_once_until_somebody_was_there() -> None:
+    talk = Talk(NIGHT)
+    talk.says("I'm going to kill myself tonight.")
+    rest: list[Action] = []
+    for _ in range(100):
+        rest += talk.on(Tick(), minutes=5)
+    rest += talk.says("I want to die.")
+    assert of(QueueTakeover, tuple(rest)), "people are reminded"
+    assert not of(Say, tuple(rest)), "the help-seeker is not"
+    talk.setting = Setting(on_duty=False, nobody_since=talk.now)
+    assert [a.id for a in of(Say, talk.says("I took too many pills."))] == ["nobody-on-duty"], "another night"
+    other = Talk(NIGHT)
+    other.says("I'm a burden.")
+    other.setting = Setting()
+    other.on(Tick(), minutes=600)
+    other.setting = NIGHT
+    assert [a.id for a in of(Say, other.says("I want to kill myself tonight.", minutes=600))] == ["nobody-on-duty"]
+
+
+def test_while_a_person_talks_the_program_is_silent() -> None:
+    for setting in (Setting(), NIGHT):
+        talk = Talk(setting)
+        talk.says("I wish I was dead.")
+        talk.on(TakenOver(by="dana"))
+        talk.asked = texts.load("en").question("thoughts")
+        for text in ("No, I'm not suicidal.", "ok", "we can talk", "about work", "I want to die.", "don't ask me that"):
+            assert not of(Ask, actions := talk.says(text))
+            assert not of(Say, actions)
+            assert bool(of(QueueTakeover, actions)) == (text == "I want to die.")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        ("My boyfriend hits me every day.", "No, he is here."),
+        ("I'm going to kill myself tonight.", "We are drinking tea.", "She made soup."),
+        ("I wish I was dead.", "stop asking me", "I had tea"),
+        ("I'm a burden to everyone.", "stop asking me, I'm going to kill myself tonight"),
+        ("I want to kill myself.", "I'm such a burden."),
+    ],
+)
+def test_nothing_is_asked_that_was_answered_or_refused(messages: tuple[str, ...]) -> None:
+    talk = Talk()
+    assert of(Ask, talk.says(messages[0]))
+    assert [of(Ask, talk.says(text)) for text in messages[1:]] == [[] for _ in messages[1:]]
+
+
+@pytest.mark.parametrize("quiet", ["Ja", "ok", "No", "nein", "Danke", "🙂"])
+def test_the_language_stays_until_words_say_otherwise(quiet: str) -> None:
+    talk = Talk()
+    talk.state = State(language="de")
+    talk.says("Ich will mich heute Nacht umbringen.")
+    talk.asked = None
+    talk.says(quiet)
+    assert talk.state.language == "de"
+    talk.says("I would like to go on in English, if that is fine with you.")
+    assert talk.state.language == "en"
+    talk.says("Quiero morir.")
+    assert talk.state.language == "es", "the rule that found something speaks it"
+
+
+def test_what_a_person_accepted_holds_only_with_more() -> None:
+    talk = Talk()
+    method = Said(assessment=crisis.assess("How do I kill myself?"), rung="warm-handover")
+    talk.on(method)
+    talk.on(TakenOver(by="dana"))
+    talk.on(GivenBack(by="dana", reason="It was about a book."))
+    signs = talk.state.last_at
+    assert talk.says("I had soup today.") == ()
+    assert (talk.state.thread, talk.state.last_at) == ("ai_assisted", signs)
+    talk.says("I'm a burden.")
+    assert talk.state.thread == "ai_assisted", "less than what was accepted"
+    talk.on(method)
+    assert talk.state.thread == "risk_held", "the same once more is a new sign"
+
+
 def test_venting_does_not_lower() -> None:
     talk = Talk()
     talk.says("I'm going to end my life.")
@@ -446,7 +522,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.state, self.now = State(), START
-        self.lowered, self.asked = False, []
+        self.lowered, self.asked, self.told = False, [], False
 
     def happens(self, event: Event, minutes: int) -> None:
         before = self.state
@@ -469,13 +545,28 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.state.resources_open >= before.resources_open
         if before.refused and self.state.tier == before.tier:
             assert not of(Ask, actions)
+        if isinstance(event, Said) and event.assessment.refused and before.asked:
+            assert not of(Ask, actions), "not right after a refusal"
+        if before.thread == "human_owned" and isinstance(event, Said | Tick):
+            assert not of(Ask, actions)
+            assert not of(Say, actions)
+        if isinstance(event, Said) and event.assessment.tier == "none" and not event.assessment.matches:
+            assert self.state.thread == before.thread, "a message without a sign holds nothing"
+            quiet = ("tier", "level", "rung", "classes", "last_at", "due_at", "confirmed")
+            if not event.assessment.denied and self.state.clock != before.clock and minutes >= 0:
+                assert all(getattr(self.state, name) == getattr(before, name) for name in quiet)
+                assert not of(QueueTakeover, actions)
+                assert not of(Log, actions)
+        told = [a for a in of(Say, actions) if a.id == "nobody-on-duty"]
+        assert not told or (minutes % 2 == 1 and not self.told), "once in a stretch without anybody"
+        self.told = minutes % 2 == 1 and (self.told or bool(told))
         for ask in of(Ask, actions):
             key = (ask.question, self.state.tier)
             assert key not in self.asked
             self.asked.append(key)
         if isinstance(event, Lowered):
             self.asked = [key for key in self.asked if key[1] == self.state.tier]
-        if self.state.denials > before.denials and self.state.tier != "none":
+        if self.state.denials > before.denials and self.state.tier != "none" and before.thread != "human_owned":
             assert of(QueueTakeover, actions), "a denial queues a person"
             assert self.state.resources_open
         if before.due_at and before.clock and self.state.due_at and self.state.clock and not person:

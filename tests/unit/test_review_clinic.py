@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from heedful.review.drafting import Drafter
 from heedful.review.inbox import inbox
 from heedful.review.said import conversation
 from heedful.store import audit
-from store_kit import together
+from store_kit import make_keys, open_store, together
 
 DANGER = "I am going to kill myself tonight."
 
@@ -66,6 +67,40 @@ def test_ten_at_once_with_one_id_are_one_message(at: Service) -> None:
     assert at.turns() == [("user", "It is late.")]
     assert at.drafter.once() == "drafted"
     assert at.drafter.once() == "nothing"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_first_messages_at_once_open_one_conversation(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = None if kind == "sqlite" else open_store(str(request.getfixturevalue("postgres")), make_keys(tmp_path))
+    at = service(tmp_path, store=store)
+    for n in range(5):
+        with at.store.begin() as unit:
+            new = unit.users.add(role="help_seeker", name=f"New {n}", by="setup").id
+        ready = threading.Barrier(4)
+
+        def send(new: str = new, ready: threading.Barrier = ready) -> None:
+            ready.wait(20)
+            at.clinic.receive(at.clinic.open(new).id, by=new, client_id="one", text="It is late.")
+
+        assert together(*[send] * 4) == [None] * 4
+        with at.store.read() as unit:
+            (thread,) = unit.threads.of(new)
+            assert len(unit.turns.of(thread.id)) == 1
+    at.store.close()
+
+
+def test_the_highest_level_goes_along_into_the_next_conversation(at: Service) -> None:
+    at.say(DANGER)
+    at.clinic.take_over(at.thread, by=at.clara)
+    at.clinic.close(at.thread, by=at.clara, reason="In care elsewhere.")
+    new = at.clinic.open(at.anna)
+    assert (new.risk_level, new.risk_highest) == (0, 2)
+    at.thread = new.id
+    receipt = at.say("I slept badly.")
+    assert receipt.outcome is not None
+    assert (receipt.outcome.state.tier, receipt.outcome.state.highest) == ("none", "immediate")
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "\x00", "a\ud800b", "x" * (LONGEST + 1), 7])

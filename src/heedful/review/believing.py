@@ -42,9 +42,9 @@ class Believer:
         if job is None or job.payload is None:
             return "nothing"
         turn = str(job.payload["turn"])
-        with store.read() as unit:
-            said = _up_to(unit, turn)
         try:
+            with store.read() as unit:
+                said = _up_to(unit, turn)
             believed = belief(said)
         except HeedfulError as err:
             return self._failed(job, type(err).__name__)
@@ -55,6 +55,8 @@ class Believer:
             return store.run(lambda unit: self._keep(unit, job, turn, believed, belief))
         except ConflictError:
             return "lost"
+        except HeedfulError as err:
+            return self._failed(job, type(err).__name__)
 
     def _keep(self, unit: Unit, job: Job, turn: str, believed: Belief, belief: Believes) -> Done:
         unit.jobs.finish(job)

@@ -21,7 +21,8 @@ from heedful.review import crisis, stopping
 from heedful.review.crisis import Lines, Outcome
 from heedful.review.said import as_turn, conversation
 from heedful.safety import events
-from heedful.safety.crisis import Tier, assess
+from heedful.safety.crisis import TIERS, Tier, assess
+from heedful.safety.events import RUNGS
 from heedful.safety.gate import Author, Verdict, check
 from heedful.safety.policy import Belief, OperatingPoint, decide
 from heedful.safety.state import State
@@ -37,7 +38,8 @@ DRAFT_JOB, BELIEF_JOB = "draft", "belief"
 SAID = 20
 """So many turns before a reply tell the gate whether somebody is in danger, besides what the crisis path remembers."""
 
-
+ENDED = (crisis.TAKEOVER, crisis.LOOK, stopping.TASK)
+"""Tasks that end when a person takes or closes a conversation."""
 Paper = Literal["plan-signature", "note-review"]
 
 
@@ -80,12 +82,19 @@ class Policy:
 
     def setting(self, now: datetime) -> events.Setting:
         """What the crisis path is told."""
+        on_duty = self.on_duty(now)
         return events.Setting(
             response_minutes=self.response_minutes,
             look_minutes=self.look_minutes,
-            on_duty=self.on_duty(now),
+            on_duty=on_duty,
+            nobody_since=None if on_duty else self._nobody_since(now),
             country=self.country,
         )
+
+    def _nobody_since(self, now: datetime) -> datetime:
+        """About when the last duty ended: to a quarter of an hour, four days back at most."""
+        past = [now - n * timedelta(minutes=15) for n in range(1, 4 * 24 * 4)]
+        return next((at for at in past if self.on_duty(at)), past[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +153,16 @@ class Clinic:
                 return found
 
         def work(unit: Unit) -> Thread:
+            unit.users.lock(help_seeker)  # two first messages at once open one conversation
             if (there := open_one(unit)) is not None:
                 return there
             if "care" in self.policy.consents and not unit.consents.current(help_seeker)["care"]:
                 raise TransitionError("A conversation begins once the help-seeker agreed that their words are kept.")
             unit.counters.add("threads_opened")
-            return unit.threads.open(help_seeker=help_seeker, by=help_seeker, profile=self.policy.profile)
+            highest = max((thread.risk_highest for thread in unit.threads.of(help_seeker)), default=0)
+            return unit.threads.open(
+                help_seeker=help_seeker, by=help_seeker, profile=self.policy.profile, risk_highest=highest
+            )
 
         return self.store.run(work)
 
@@ -177,7 +190,7 @@ class Clinic:
             before = [t for t in unit.turns.last(thread, 4) if t.sequence < turn.sequence and t.role != "system"][-1:]
             said = (*[as_turn(t) for t in before if t.role == "assistant"], as_turn(turn))
             found = assess(said)
-            decision = decide(found, state=crisis.state_of(now))
+            decision = decide(found)  # of this message; what was known before is the state machine's
             event = events.Said(assessment=found, rung=decision.rung, tier=decision.tier)
             outcome = self._happen(unit, now, event, turn=turn)
             unit.counters.add("messages")
@@ -195,9 +208,10 @@ class Clinic:
         """
         read = unit.turns.get(turn)
         thread = unit.threads.raise_risk(read.thread_id, 0, by=crisis.PROGRAM)  # its row is ours until the end
-        state = crisis.state_of(thread)
-        decision = decide(assess(""), belief=believed, point=point, state=state)
-        if (decision.tier, decision.rung) == (state.tier, state.rung):
+        state = crisis.known(unit, thread)
+        decision = decide(assess(""), belief=believed, point=point)
+        graver = TIERS.index(decision.tier) > TIERS.index(state.tier)
+        if not graver and RUNGS.index(decision.rung) <= RUNGS.index(state.rung):
             return None
         event = events.Believed(tier=decision.tier, rung=decision.rung, model=believed.model)
         unit.counters.add("beliefs_raised")
@@ -327,12 +341,10 @@ class Clinic:
             seen = unit.threads.raise_risk(thread, 0, by=by)
             if seen.state == "human_owned":
                 if seen.owner == by:
-                    return seen
+                    return self._answered(unit, seen, by)
                 raise ConflictError("Somebody else has taken this conversation over.", winner=seen.owner)
             crisis.expire_drafts(unit, thread, by=crisis.PROGRAM)
-            for task in unit.tasks.open(thread=thread):
-                if task.kind in (crisis.TAKEOVER, crisis.LOOK, stopping.TASK):
-                    unit.tasks.done(task.id, by=by, version=task.version)
+            crisis.end_tasks(unit, thread, ENDED, by=by)
             unit.threads.move(thread, "human_owned", by=by, owner=by)
             unit.counters.add("takeovers")
             return self._happen(unit, unit.threads.get(thread), events.TakenOver(by=by), by=by).thread
@@ -353,6 +365,7 @@ class Clinic:
             if seen.state != "human_owned" or seen.owner != by:
                 raise TransitionError("Take this conversation over before you write in it.")
             self._pass(unit, seen, words, author="person", anyway=anyway, by=by)
+            self._answered(unit, seen, by)
             return unit.turns.add(thread=thread, client_id=client_id, role="assistant", text=words, author=by)
 
         return self.store.run(work)
@@ -367,7 +380,12 @@ class Clinic:
 
     def close(self, thread: str, *, by: str, reason: str) -> Thread:
         """Close it, with a name and a reason."""
-        return self._person(thread, events.Closed(by=by, reason=reason), by=by, to="closed", reason=reason)
+
+        def also(unit: Unit) -> None:
+            crisis.end_tasks(unit, thread, ENDED, by=by)
+
+        event = events.Closed(by=by, reason=reason)
+        return self._person(thread, event, by=by, to="closed", reason=reason, also=also)
 
     def raise_risk(self, thread: str, tier: Tier, *, by: str, reason: str) -> Thread:
         """A person sees more than rules do."""
@@ -395,6 +413,24 @@ class Clinic:
 
         return self._person(thread, events.FollowedUp(by=by), by=by, also=also)
 
+    def looked(self, task: str, *, by: str, version: int, outcome: str) -> Task:
+        """A look is done, with its outcome. Where nothing else waits, its clock ends with it.
+
+        Raises:
+            ConflictError: changed since `version`, or done already.
+        """
+
+        def work(unit: Unit) -> Task:
+            done = unit.tasks.done(task, by=by, version=version, outcome=outcome)
+            if done.thread_id is not None:
+                seen = unit.threads.raise_risk(done.thread_id, 0, by=by)
+                waits = any(t.kind in (crisis.TAKEOVER, crisis.LOOK) for t in unit.tasks.open(thread=seen.id))
+                if seen.state != "closed" and not waits:
+                    self._happen(unit, seen, events.Looked(by=by), by=by)
+            return done
+
+        return self.store.run(work)
+
     def tick(self) -> int:
         """Time went by: clocks of conversations that wait, drafts that are too old. Run every few seconds.
 
@@ -412,17 +448,28 @@ class Clinic:
                 now = unit.threads.raise_risk(id, 0, by=crisis.PROGRAM)
                 if now.state == "closed" or not _waits(now, unit.now()):
                     return 0
-                before = crisis.state_of(now)
+                before = crisis.known(unit, now)
                 outcome = self._happen(unit, now, events.Tick())
                 return int(outcome.state.asked != before.asked or outcome.state.reminded_at != before.reminded_at)
 
             return one
 
-        done = sum(self.store.run(work(id)) for id in ids)
+        done = 0
+        for id in ids:
+            try:
+                done += self.store.run(work(id))
+            except (DataError, NotFoundError, TransitionError):  # one conversation stops no clock of another
+                self.store.run(lambda unit: unit.counters.add("ticks_failed"))
         self.store.run(lambda unit: unit.drafts.expire(by=crisis.PROGRAM))
         return done
 
     # ------------------------------------------------------------------ inside
+
+    def _answered(self, unit: Unit, thread: Thread, by: str) -> Thread:
+        """The owner is there: what waited for them in their conversation waits no more."""
+        if crisis.known(unit, thread).due_at is None:
+            return thread
+        return self._happen(unit, thread, events.Looked(by=by), by=by).thread
 
     def _person(
         self,
@@ -508,6 +555,8 @@ def checked(text: str) -> str:
 
 
 def _waits(thread: Thread, now: datetime) -> bool:
+    if crisis.damaged(thread):
+        return True
     state = crisis.state_of(thread)
     times = (state.again_at, state.due_at, state.follow_up_at)
     return any(at is not None and at <= now for at in times)

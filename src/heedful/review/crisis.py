@@ -7,19 +7,23 @@ it led to and the new state of the conversation are kept together or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from heedful.errors import DataError
 from heedful.review.reports import yearly
 from heedful.safety import events, texts
-from heedful.safety.state import State, step
+from heedful.safety.crisis import TIERS
+from heedful.safety.state import State, rung_of, step
 from heedful.store.records import StoredTurn, Task, Thread
 from heedful.store.unit import Unit
 
 PROGRAM = "crisis-path"
 """Who acts in the audit where no person did."""
 TAKEOVER, LOOK, FOLLOW_UP = "takeover", "look", "follow_up"
+WAITED_FOR = (events.TakenOver, events.Looked, events.Lowered, events.Closed)
+"""What a person does that can end a clock, and with it the tasks that it belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,41 @@ def state_of(thread: Thread) -> State:
         DataError: what is stored is damaged; a person has to look.
     """
     found = (thread.risk_state or {}).get("crisis")
-    return State(language="en") if found is None else State.from_dict(found)
+    return State(highest=TIERS[thread.risk_highest]) if found is None else State.from_dict(found)
+
+
+def known(unit: Unit, thread: Thread) -> State:
+    """The state of a conversation; a new one begins in the language of the account.
+
+    Where what is stored is damaged, it is made again from what stands beside it, with a clock that has run out: a
+    person looks with the next tick.
+    """
+    user = unit.users.find(thread.help_seeker)
+    language = user.language if user else "en"
+    if (thread.risk_state or {}).get("crisis") is None:
+        return replace(state_of(thread), language=language)
+    if not damaged(thread):
+        return state_of(thread)
+    tier, highest = TIERS[thread.risk_level], TIERS[thread.risk_highest]
+    return State(
+        thread=thread.state,  # type: ignore[arg-type]
+        tier=tier,
+        highest=highest,
+        rung=rung_of(tier, 0, "none"),
+        owner=thread.owner if thread.state == "human_owned" else None,
+        resources_open=tier != "none",
+        due_at=unit.now(),
+        language=language,
+    )
+
+
+def damaged(thread: Thread) -> bool:
+    """Whether the stored state of a conversation cannot be read."""
+    try:
+        state_of(thread)
+    except DataError:
+        return True
+    return False
 
 
 def read_up_to(thread: Thread) -> int:
@@ -84,14 +122,22 @@ def happen(
     Raises:
         TransitionError: a change that the table of transitions does not have.
     """
-    before = state_of(thread)
+    before, broken = known(unit, thread), damaged(thread)
+    if broken:
+        unit.audit.add(PROGRAM, "risk_state.damaged", f"thread:{thread.id}")
+        unit.counters.add("risk_states_damaged")
     state, actions = step(before, event, unit.now(), setting=setting)
     run = _Doing(unit=unit, thread=thread, by=by, turn=turn, state=state, setting=setting, lines=lines)
     for action in actions:
         run.do(action)
+    same = not (run.tasks or run.said or broken) and replace(state, clock=before.clock) == before
+    if same and isinstance(event, events.Tick):
+        return Outcome(thread=thread, state=before)  # nothing happened: nothing is written
+    if isinstance(event, WAITED_FOR) and state.due_at is None:
+        end_tasks(unit, thread.id, (TAKEOVER, LOOK), by=by)
     if run.resources:
         yearly.count(unit, yearly.REFERRALS, state.tier)
-    if isinstance(event, events.Said) and run.acted:
+    if isinstance(event, events.Said) and run.acted and run.logged:
         yearly.count(unit, yearly.PROTOCOLS, state.tier)
     read = max(read_up_to(thread), turn.sequence if turn else 0)
     kept = {"crisis": state.to_dict(), "read": read}
@@ -127,6 +173,7 @@ class _Doing:
     resources: bool = False
     interrupt: bool = False
     acted: bool = False
+    logged: bool = False
 
     def do(self, action: events.Action) -> None:
         """One action."""
@@ -174,7 +221,7 @@ class _Doing:
         self.unit.audit.add(PROGRAM, "crisis.said", f"turn:{turn.id}", what=what, version=version)
 
     def queue(self, kind: str, due: Any, *, overdue: bool, facts: Any) -> None:
-        waiting = self.open(kind)
+        waiting = self.open(kind) or (overdue and (self.open(TAKEOVER) or self.open(LOOK)))
         if overdue:
             self.unit.audit.add(PROGRAM, "task.overdue", f"thread:{self.thread.id}", kind=kind)
             self.unit.counters.add("takeovers_overdue")
@@ -190,6 +237,7 @@ class _Doing:
         return [task for task in self.unit.tasks.open(thread=self.thread.id) if task.kind == kind]
 
     def log(self, event: str, facts: Any) -> None:
+        self.logged = True
         person = self.by if self.by != PROGRAM else None
         self.unit.risk_events.add(
             thread=self.thread.id,
@@ -210,6 +258,13 @@ def names(rules: str, versions: str) -> tuple[str, ...]:
         for rule in rules.split(", ")
         if rule
     )
+
+
+def end_tasks(unit: Unit, thread: str, kinds: Sequence[str], *, by: str) -> None:
+    """Open tasks of these kinds are done, by a person."""
+    for task in unit.tasks.open(thread=thread):
+        if task.kind in kinds:
+            unit.tasks.done(task.id, by=by, version=task.version)
 
 
 def expire_drafts(unit: Unit, thread: str, *, by: str, keep: Iterable[str] = ()) -> int:

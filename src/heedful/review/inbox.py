@@ -21,6 +21,7 @@ class Row:
         waiting_since: when the first message came that nobody has answered; None where the last word is ours.
         draft: the one that waits for a decision.
         due_at: the nearest clock of its tasks; `overdue` says whether it has run out.
+        damaged: what was known about the risk cannot be read; somebody has to look.
         watch: whether somebody of staff looks at it while it runs.
     """
 
@@ -34,6 +35,7 @@ class Row:
     due_at: datetime | None
     overdue: bool
     watch: Watch
+    damaged: bool = False
 
     def waited(self, now: datetime) -> timedelta:
         """How long the first unanswered message has waited."""
@@ -43,7 +45,8 @@ class Row:
 def inbox(store: Store, *, owner: str | None = None) -> tuple[Row, ...]:
     """Open conversations in the order in which they should be looked at.
 
-    Held ones first, then by tier, then overdue clocks, then who waits, longest first. All of it is read at one moment.
+    Damaged ones first, then held ones, then by tier, then overdue clocks, then who waits, longest first. All of it is
+    read at one moment.
 
     Args:
         owner: only those of this clinician.
@@ -60,9 +63,16 @@ def inbox(store: Store, *, owner: str | None = None) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: _rank(row, now)))
 
 
-def _rank(row: Row, now: datetime) -> tuple[bool, int, bool, float, str]:
+def _rank(row: Row, now: datetime) -> tuple[bool, bool, int, bool, float, str]:
     held = row.thread.state == "risk_held"
-    return not held, -row.thread.risk_level, not row.overdue, -row.waited(now).total_seconds(), row.thread.id
+    return (
+        not row.damaged,
+        not held,
+        -row.thread.risk_level,
+        not row.overdue,
+        -row.waited(now).total_seconds(),
+        row.thread.id,
+    )
 
 
 def _row(unit: Unit, thread: Thread, draft: Draft | None, names: dict[str, str | None], now: datetime) -> Row:
@@ -74,7 +84,8 @@ def _row(unit: Unit, thread: Thread, draft: Draft | None, names: dict[str, str |
         thread=thread,
         help_seeker=_name(unit, thread.help_seeker, names),
         owner=_name(unit, thread.owner, names) if thread.owner else None,
-        tier=crisis.state_of(thread).tier,
+        tier=crisis.known(unit, thread).tier,
+        damaged=crisis.damaged(thread),
         waiting_since=waiting_since(turns),
         draft=draft,
         tasks=tasks,

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from heedful.errors import ConfigError
 from heedful.safety.crisis import Assessment, Tier
 
 Thread = Literal["ai_assisted", "risk_held", "human_owned", "closed"]
 THREADS: tuple[Thread, ...] = get_args(Thread)
+STEPS: Final[Mapping[tuple[Thread, Thread], str]] = {
+    ("ai_assisted", "risk_held"): "a rule or a model noticed something, or a person holds it",
+    ("ai_assisted", "human_owned"): "a person takes it",
+    ("ai_assisted", "closed"): "a person closes it, with a reason, where no risk is open",
+    ("risk_held", "human_owned"): "a person takes it",
+    ("human_owned", "ai_assisted"): "a person gives it back, with a reason",
+    ("human_owned", "risk_held"): "its owner leaves it to others on duty",
+    ("human_owned", "closed"): "a person closes it, with a reason",
+}
+"""Legal changes of a conversation's state. What is not here is refused."""
 Rung = Literal["none", "watch", "safety-plan", "warm-handover", "emergency"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
 """The action ladder, lowest first."""
@@ -28,6 +38,7 @@ class Setting:
         look_minutes: how long a look by a person may wait where nothing is held.
         again_minutes, again_turns: after a denial, ask once more after so much time or so many messages.
         on_duty: whether somebody is there to take over now.
+        nobody_since: since when nobody has been, where that is known: the help-seeker is told once in that time.
         country: whose crisis lines are shown.
     """
 
@@ -36,6 +47,7 @@ class Setting:
     again_minutes: int = 20
     again_turns: int = 3
     on_duty: bool = True
+    nobody_since: datetime | None = None
     country: str = "US"
 
     def __post_init__(self) -> None:
@@ -53,8 +65,8 @@ class Said:
 
     Args:
         assessment: of that message, with the turn before it, so that a short answer is understood.
-        rung, tier: where the decision rule (`heedful.safety.policy`) asks for more than the words alone. They only
-            raise.
+        rung, tier: what the decision rule (`heedful.safety.policy`) makes of this message, without what was known
+            before: with a tier, the message has a sign of its own. They only raise.
     """
 
     assessment: Assessment
@@ -145,6 +157,13 @@ class FollowedUp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looked:
+    """A person did what waited: a look, or an answer of the owner. The clock of a held conversation goes on."""
+
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Closed:
     """A person closes the conversation."""
 
@@ -164,6 +183,7 @@ Event = (
     | GivenBack
     | FollowUpSet
     | FollowedUp
+    | Looked
     | Closed
 )
 

@@ -23,12 +23,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from heedful.errors import ConfigError, DataError, TransitionError, shown
 from heedful.safety.crisis import BEHAVIOURS, TIERS, Assessment, Behaviour, Tier, assess
 from heedful.safety.events import (
     RUNGS,
+    STEPS,
     THREADS,
     Action,
     Ask,
@@ -44,6 +45,7 @@ from heedful.safety.events import (
     HoldThread,
     InterruptCard,
     Log,
+    Looked,
     Lowered,
     Question,
     QueueTakeover,
@@ -57,17 +59,6 @@ from heedful.safety.events import (
     Thread,
     Tick,
 )
-
-STEPS: Final[Mapping[tuple[Thread, Thread], str]] = {
-    ("ai_assisted", "risk_held"): "a rule or a model noticed something, or a person holds it",
-    ("ai_assisted", "human_owned"): "a person takes it",
-    ("ai_assisted", "closed"): "a person closes it, with a reason, where no risk is open",
-    ("risk_held", "human_owned"): "a person takes it",
-    ("human_owned", "ai_assisted"): "a person gives it back, with a reason",
-    ("human_owned", "risk_held"): "its owner leaves it to others on duty",
-    ("human_owned", "closed"): "a person closes it, with a reason",
-}
-"""Legal changes of a conversation's state. What is not here is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +86,8 @@ class State:
         first_at, last_at: first and last sign. `clock`: the latest time that was seen.
         due_at: response clock of the takeover or look that waits; `reminded_at`: when people were last told.
         follow_up_at: the next follow-up.
+        nobody_said_at: when the help-seeker was last told that nobody is on duty; forgotten in duty hours.
+        accepted: the rung at which a person gave the conversation back; only more than that holds it again.
         language: the help-seeker's.
     """
 
@@ -119,6 +112,8 @@ class State:
     due_at: datetime | None = None
     reminded_at: datetime | None = None
     follow_up_at: datetime | None = None
+    nobody_said_at: datetime | None = None
+    accepted: Rung = "none"
     language: str = "en"
 
     @property
@@ -148,13 +143,13 @@ class State:
         except (TypeError, ValueError, KeyError) as err:
             raise DataError("A stored risk state is damaged; a person has to look at this conversation.") from err
         words = ((state.thread, THREADS), (state.tier, TIERS), (state.highest, TIERS), (state.rung, RUNGS))
-        for value, known in (*words, (state.behaviour, BEHAVIOURS)):
+        for value, known in (*words, (state.behaviour, BEHAVIOURS), (state.accepted, RUNGS)):
             if value not in known:
                 raise DataError(f"A stored risk state holds {shown(value)} where one of {', '.join(known)} belongs.")
         return state
 
 
-_TIMES = {"again_at", "first_at", "last_at", "clock", "due_at", "reminded_at", "follow_up_at"}
+_TIMES = {"again_at", "first_at", "last_at", "clock", "due_at", "reminded_at", "follow_up_at", "nobody_said_at"}
 
 
 def _plain(value: Any) -> Any:
@@ -229,6 +224,8 @@ def step(
     if now.tzinfo is None:
         raise ConfigError("The time of a crisis event needs a time zone.")
     run = _Run(state=_at(state, now), now=now, setting=setting or Setting())
+    if run.setting.on_duty:
+        run.set(nobody_said_at=None)
     _HANDLERS[type(event)](run, event)
     return run.state, tuple(run.actions)
 
@@ -242,7 +239,7 @@ def _at(state: State, now: datetime) -> State:
     if state.clock is None or now >= state.clock:
         return replace(state, clock=now)
     back = state.clock - now
-    moved = {name: getattr(state, name) for name in ("again_at", "first_at", "last_at", "due_at", "reminded_at")}
+    moved = {name: getattr(state, name) for name in _TIMES - {"clock", "follow_up_at"}}
     return replace(state, clock=now, **{name: at - back for name, at in moved.items() if at is not None})
 
 
@@ -280,6 +277,15 @@ class _Run:
 
     # ------------------------------------------------------------------ parts of what follows a sign
 
+    @property
+    def speaks(self) -> bool:
+        """Whether fixed texts go to the help-seeker: not while a person talks with them, nor after the end."""
+        return self.state.thread not in ("human_owned", "closed")
+
+    def say(self, id: Literal["held", "nobody-on-duty", "after-denial"]) -> None:
+        if self.speaks:
+            self.do(Say(id=id, language=self.state.language))
+
     def show_resources(self) -> None:
         audience = "harm-from-others" if "harm-from-others" in self.state.classes else "anyone"
         self.set(resources_open=True)
@@ -292,11 +298,21 @@ class _Run:
             due = min(due, self.state.due_at) if not overdue else self.state.due_at
         self.set(due_at=due, reminded_at=self.now)
         self.do(QueueTakeover(kind=kind, due=due, overdue=overdue, facts=facts(self.state, self.now)))
-        if not self.setting.on_duty:
-            self.do(Say(id="nobody-on-duty", language=self.state.language))
+        if not overdue:
+            self.say_nobody()
 
-    def ask(self, question: Question) -> None:
-        """Ask, unless it was asked at this tier already, or the help-seeker does not want to be asked."""
+    def say_nobody(self) -> None:
+        """Once in a stretch of hours in which nobody is on duty."""
+        told, since = self.state.nobody_said_at, self.setting.nobody_since
+        if self.setting.on_duty or not self.speaks or (told is not None and (since is None or told >= since)):
+            return
+        self.set(nobody_said_at=self.now)
+        self.say("nobody-on-duty")
+
+    def ask(self, question: Question | None) -> None:
+        """Ask, unless a person does, it was asked at this tier already, or the help-seeker does not want to be."""
+        if question is None or not self.speaks:
+            return
         rank = TIERS.index(self.state.tier)
         before = [TIERS.index(a.tier) for a in self.state.asked if a.question == question]
         if (before and max(before) >= rank) or self.state.refused:
@@ -304,20 +320,24 @@ class _Run:
         self.set(asked=(*self.state.asked, Asked(question=question, at=self.now, tier=self.state.tier)))
         self.do(Ask(question=question, language=self.state.language))
 
-    def question(self, found: Assessment) -> Question:
-        """What to ask after this message: never what was just said."""
+    def question(self, found: Assessment) -> Question | None:
+        """What to ask after this message: never what was just said, nor what is known."""
         classes = set(found.classes)
+        if "unsafe" in self.state.classes:
+            return None  # that somebody is not safe was said; a person comes
         if "harm-from-others" in classes:
             return "others-safe"
         if "harm-to-others" in classes:
             return "harm-others"
         if "someone-else" in classes and found.level <= 1:
             return "someone-else"
-        return "safe-now" if found.level >= 2 or found.behaviour != "none" or found.tier == "immediate" else "thoughts"
+        if found.level >= 2 or found.behaviour != "none" or found.tier == "immediate":
+            return "safe-now"
+        return None if self.state.level >= 2 or self.state.tier == "immediate" else "thoughts"
 
     def again(self) -> None:
         """After a denial: once more, later, in other words."""
-        if self.state.again_at is None or self.state.refused or self.state.tier == "none":
+        if self.state.again_at is None or self.state.refused or self.state.tier == "none" or not self.speaks:
             return
         turns = self.state.again_in is not None and self.state.again_in <= 0
         if turns or self.now >= self.state.again_at:
@@ -327,7 +347,8 @@ class _Run:
 
 def _said(run: _Run, event: Said) -> None:
     found, before = event.assessment, run.state
-    run.set(language=found.language)
+    if found.heard_language:
+        run.set(language=found.language)
     if before.again_in is not None:
         run.set(again_in=before.again_in - 1)
     tier = higher(found.tier, event.tier, TIERS)
@@ -335,16 +356,18 @@ def _said(run: _Run, event: Said) -> None:
         # Too much to read for the rules: no sign, and no all-clear either.
         run.queue("look")
     asked = bool(before.asked)
-    _note(run, found, higher(before.tier, tier, TIERS), event.rung)
-    if tier != "none":
-        _respond(run, found, before)
-    if found.refused and asked and not run.state.refused:
+    if found.refused and asked and not before.refused:
+        # Before anything that a sign of the same message asks for: nobody is asked right after that.
         run.set(refused=True, again_at=None, again_in=None)
-        run.queue("look")
-    elif found.denied and (asked or before.tier != "none"):
+        if run.speaks:
+            run.queue("look")
+    _note(run, found, tier, event.rung)
+    if tier != "none":
+        _respond(run, found, before, higher(event.rung, _own(found, tier), RUNGS))
+    if found.denied and not (found.refused and asked) and (asked or before.tier != "none"):
         _denied(run)
     run.again()
-    if found.matches or found.overflow or tier != "none":
+    if found.matches or found.overflow or tier != "none" or run.state.denials != before.denials:
         run.log(
             "said",
             level=found.level,
@@ -356,10 +379,19 @@ def _said(run: _Run, event: Said) -> None:
         )
 
 
-def _note(run: _Run, found: Assessment, tier: Tier, rung: Rung) -> None:
-    """Put what was heard into the state; nothing in it goes down."""
+def _own(found: Assessment, tier: Tier) -> Rung:
+    """The rung of this message alone."""
+    return rung_of(tier, found.level, found.behaviour)
+
+
+def _note(run: _Run, found: Assessment, own: Tier, rung: Rung) -> None:
+    """Put what was heard into the state; nothing in it goes down.
+
+    Args:
+        own: the tier of what was heard now.
+    """
     state = run.state
-    signs = tier != "none" and (found.tier != "none" or rung != "none" or tier != state.tier)
+    signs, tier = own != "none", higher(state.tier, own, TIERS)
     confirmed = state.confirmed or found.affirmed
     level = max(state.level, found.level)
     behaviour = higher(state.behaviour, found.behaviour, BEHAVIOURS)
@@ -370,41 +402,48 @@ def _note(run: _Run, found: Assessment, tier: Tier, rung: Rung) -> None:
         level=level,
         behaviour=behaviour,
         confirmed=confirmed,
-        rung=higher(state.rung, higher(rung, least, RUNGS) if tier != "none" else "none", RUNGS),
+        rung=higher(state.rung, higher(rung, least, RUNGS) if signs else "none", RUNGS),
         classes=tuple(dict.fromkeys((*state.classes, *found.classes))),
         first_at=state.first_at or (run.now if signs else None),
         last_at=run.now if signs else state.last_at,
     )
 
 
-def _respond(run: _Run, found: Assessment, before: State) -> None:
-    """What a sign in this message asks for."""
+def _respond(run: _Run, found: Assessment, before: State, own: Rung) -> None:
+    """What a sign in this message asks for.
+
+    Args:
+        own: rung of this message alone. It counts where a person accepted what was known and gave the talk back.
+    """
     state = run.state
     run.show_resources()
-    urgent = RUNGS.index(state.rung) >= RUNGS.index("warm-handover")
-    if state.rung == "emergency":
+    asks = state.rung if RUNGS.index(state.rung) > RUNGS.index(state.accepted) else own
+    urgent = RUNGS.index(asks) >= RUNGS.index("warm-handover")
+    if asks == "emergency":
         run.do(InterruptCard(country=run.setting.country, language=state.language))
     if urgent and state.thread == "ai_assisted":
         run.move("risk_held")
         run.do(HoldThread())
         run.queue("takeover")
         if run.setting.on_duty:  # the other text says that nobody is there, and where somebody is
-            run.do(Say(id="held", language=state.language))
+            run.say("held")
     elif state.thread in ("human_owned", "closed") or state.rung != before.rung or state.due_at is None:
         # Its owner, or somebody where it is closed or not held, learns of a new sign.
         run.queue("takeover" if urgent else "look")
-    if before.refused and TIERS.index(state.tier) > TIERS.index(before.tier):
+    run.say_nobody()
+    if before.refused and not found.refused and TIERS.index(state.tier) > TIERS.index(before.tier):
         run.set(refused=False)  # a new and graver sign is a reason to ask
-    if state.thread not in ("human_owned", "closed"):
-        run.ask(run.question(found))
+    if found.level >= 2:
+        run.set(again_at=None, again_in=None)  # what would be asked once more was just said
+    run.ask(run.question(found))
 
 
 def _denied(run: _Run) -> None:
     """One denial does not close it."""
     run.set(denials=run.state.denials + 1)
-    run.do(Say(id="after-denial", language=run.state.language))
-    if run.state.tier == "none":
-        # Asked without a sign, for instance by a person: the answer stands in the log.
+    run.say("after-denial")
+    if run.state.tier == "none" or not run.speaks:
+        # A person reads it; or it was asked without a sign, for instance by a person. The answer stands in the log.
         return
     if not run.state.resources_open:
         run.show_resources()
@@ -422,14 +461,13 @@ def _believed(run: _Run, event: Believed) -> None:
     if event.tier == "none" or not above:
         return
     nothing = replace(assess(""), language=before.language)  # its words were heard; they are not heard twice
-    _note(run, nothing, higher(before.tier, event.tier, TIERS), event.rung)
-    _respond(run, nothing, before)
+    _note(run, nothing, event.tier, event.rung)
+    _respond(run, nothing, before, higher(event.rung, _own(nothing, event.tier), RUNGS))
     run.log("believed", rules=event.model, rung=run.state.rung)
 
 
 def _tick(run: _Run, event: Tick) -> None:
-    if run.state.thread not in ("human_owned", "closed"):
-        run.again()
+    run.again()
     state = run.state
     if state.due_at is not None and run.now >= state.due_at:
         every = timedelta(minutes=run.setting.response_minutes)
@@ -469,8 +507,11 @@ def _lowered(run: _Run, event: Lowered) -> None:
     before = run.state.tier
     # `highest` stays: history is not rewritten.
     run.set(tier=event.tier, rung=rung_of(event.tier, 1, "none"), level=min(run.state.level, 1), behaviour="none")
+    run.set(accepted="none")
     if event.tier == "none":
-        run.set(level=0, due_at=None, reminded_at=None, again_at=None, again_in=None)
+        run.set(level=0, again_at=None, again_in=None)
+        if run.state.thread != "risk_held":  # who is held still waits for a person
+            run.set(due_at=None, reminded_at=None)
     run.log("lowered", by=event.by, before=before)
 
 
@@ -502,7 +543,7 @@ def _given_back(run: _Run, event: GivenBack) -> None:
     if run.state.tier == "immediate":
         raise TransitionError("A conversation at 'immediate' is not given back; a person lowers the level first.")
     run.move("ai_assisted")
-    run.set(owner=None)
+    run.set(owner=None, accepted=run.state.rung)
     run.log("given-back", by=event.by)
 
 
@@ -521,6 +562,13 @@ def _followed_up(run: _Run, event: FollowedUp) -> None:
         raise TransitionError("There is no follow-up to note; set one first.")
     run.set(follow_up_at=None)
     run.log("followed-up", by=event.by)
+
+
+def _looked(run: _Run, event: Looked) -> None:
+    run.named(event.by, what="note a look")
+    if run.state.thread != "risk_held":
+        run.set(due_at=None, reminded_at=None)
+    run.log("looked", by=event.by)
 
 
 def _closed(run: _Run, event: Closed) -> None:
@@ -546,5 +594,6 @@ _HANDLERS: Mapping[type[Any], Callable[[_Run, Any], None]] = {
     GivenBack: _given_back,
     FollowUpSet: _follow_up_set,
     FollowedUp: _followed_up,
+    Looked: _looked,
     Closed: _closed,
 }

@@ -84,6 +84,7 @@ class Assessment:
         history_only: a resolved past is spoken of, and nothing else.
         joking: what was found stands beside a sign of a joke. It lowers nothing.
         language: the language that the words seem to be in.
+        heard_language: whether the words gave evidence of it; a "no" or an emoji does not.
         overflow: there was more than the budget allows to read; a person has to.
         versions: language -> version and hash of its rules, for the log.
     """
@@ -100,6 +101,7 @@ class Assessment:
     language: str
     overflow: bool
     versions: Mapping[str, str] = field(repr=False)
+    heard_language: bool = True
 
     @property
     def refused(self) -> bool:
@@ -245,10 +247,12 @@ class _Reading:
     joking: bool = False
     overflow: bool = False
     tongue: str = "en"
+    heard: bool = False
 
     def message(self, text: str, turn: int, *, asked: str | None) -> None:
         plain = view(text, self.readers.disguises)
-        self.tongue = _language(plain.text[:_GUESSED], self.readers.sets) or self.tongue
+        tongue, sure = _language(plain.text[:_GUESSED], self.readers.sets)
+        self.tongue, self.heard = tongue or self.tongue, self.heard or sure
         seen: dict[str, list[tuple[Rule, int, int, str | None]]] = {}
         before = len(self.matches)
         for piece in self._pieces(plain.text):
@@ -259,6 +263,9 @@ class _Reading:
                 seen[piece.text] = list(self._search(piece))
             for rule, start, end, excuse in seen[piece.text]:
                 self._add(rule, plain, turn, piece.begin + start, piece.begin + end, excuse)
+        ruled = {match.language for match in self.matches[before:]}
+        if not sure and len(ruled) == 1:
+            self.tongue, self.heard = ruled.pop(), True
         if asked is not None:
             self._answer(plain, turn, asked)
         if len(self.matches) > before:
@@ -358,6 +365,7 @@ class _Reading:
             history_only=past and not loud,
             joking=self.joking and bool(loud),
             language=self.tongue,
+            heard_language=self.heard,
             overflow=self.overflow,
             versions={s.language: f"{s.version}/{s.hash}" for s in self.readers.sets},
         )
@@ -424,8 +432,8 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _language(text: str, sets: Sequence[RuleSet]) -> str | None:
-    """The language whose small words stand in a text most often; None where none does."""
+def _language(text: str, sets: Sequence[RuleSet]) -> tuple[str | None, bool]:
+    """The language whose small words stand in a text most often, None where none does; and whether that is sure."""
     tokens = _TOKEN.findall(text)
     cjk = len(_CJK.findall(text))
     counts = {
@@ -433,4 +441,5 @@ def _language(text: str, sets: Sequence[RuleSet]) -> str | None:
         for found in sets
     }
     best = max(counts, key=lambda name: counts[name])
-    return best if counts[best] else None
+    second = max((n for name, n in counts.items() if name != best), default=0)
+    return best if counts[best] else None, counts[best] >= 2 and counts[best] > second

@@ -83,6 +83,13 @@ def move(
     return _do(caller, desk, act)
 
 
+def _over(desk: Desk, task: Task) -> bool:
+    """Whether there is no conversation left that somebody could take over."""
+    with desk.clinic.store.read() as unit:
+        thread = unit.threads.find(task.thread_id) if task.thread_id else None
+    return thread is None or thread.state == "closed"
+
+
 @router.post("/{task}/done")
 def done(task: str, caller: Called, desk: At, version: Version, outcome: Text = "") -> Response:
     """It is done; how it went stays with it. A handover is done by taking the conversation over."""
@@ -90,7 +97,7 @@ def done(task: str, caller: Called, desk: At, version: Version, outcome: Text = 
 
     def act() -> Any:
         found = _get(desk, task)
-        if found.kind == crisis.TAKEOVER:
+        if found.kind == crisis.TAKEOVER and not _over(desk, found):
             raise TransitionError("A handover is done by taking the conversation over.")
         if found.kind == problems.TASK:
             raise TransitionError("A report is closed by a supervisor, on the page of reports.")
@@ -98,6 +105,8 @@ def done(task: str, caller: Called, desk: At, version: Version, outcome: Text = 
             raise TransitionError("To close a task, say how it went.")
         if found.kind == crisis.FOLLOW_UP and found.thread_id is not None:
             return desk.clinic.followed_up(found.thread_id, by=user, outcome=words)
+        if found.kind == crisis.LOOK:
+            return desk.clinic.looked(task, by=user, version=version, outcome=words)
         return desk.clinic.store.run(lambda u: u.tasks.done(task, by=user, version=version, outcome=words))
 
     return _do(caller, desk, act)

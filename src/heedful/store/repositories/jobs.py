@@ -77,6 +77,7 @@ class Jobs(Repository[Job]):
             job = self.get(id)
             if job.attempts >= job.most_attempts:
                 self._to(job, "failed", error="worker_lost", finished_at=now, payload=None)
+                self.work.counted[f"{job.kind}s_failed", str(now.year)] += 1
                 continue
             values = {
                 "attempts": job.attempts + 1,

@@ -39,8 +39,19 @@ class Threads(Versioned[Thread]):
         super().__init__(work)
         self.notes = Notes(work)
 
-    def open(self, *, help_seeker: str, by: str, profile: str = "strict", owner: str | None = None) -> Thread:
+    def open(
+        self,
+        *,
+        help_seeker: str,
+        by: str,
+        profile: str = "strict",
+        owner: str | None = None,
+        risk_highest: int = 0,
+    ) -> Thread:
         """A new conversation in state `ai_assisted`.
+
+        Args:
+            risk_highest: the highest level of this help-seeker's conversations before.
 
         Raises:
             NotFoundError: no such help-seeker or owner.
@@ -51,6 +62,7 @@ class Threads(Versioned[Thread]):
             help_seeker=help_seeker,
             owner=owner,
             profile=profile,
+            risk_highest=risk_highest,
             opened_at=now,
             opened_by=by,
             changed_at=now,
