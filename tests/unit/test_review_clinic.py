@@ -19,7 +19,7 @@ from heedful.review.clinic import LONGEST
 from heedful.review.drafting import Drafter
 from heedful.review.inbox import inbox
 from heedful.review.said import conversation
-from heedful.store import audit
+from heedful.store import Store, audit
 from store_kit import together
 
 DANGER = "I am going to kill myself tonight."
@@ -66,6 +66,22 @@ def test_ten_at_once_with_one_id_are_one_message(at: Service) -> None:
     assert at.turns() == [("user", "It is late.")]
     assert at.drafter.once() == "drafted"
     assert at.drafter.once() == "nothing"
+
+
+def test_four_first_messages_at_once_are_one_message_in_one_conversation(store: Store, tmp_path: Path) -> None:
+    at = service(tmp_path, store=store)
+    for n in range(6):
+        with store.begin() as unit:
+            berta = unit.users.add(role="help_seeker", name=f"Berta {n}", by="setup").id
+
+        def first(berta: str = berta) -> None:
+            thread = at.clinic.open(berta).id
+            at.clinic.receive(thread, by=berta, client_id="same", text="I am not well.")
+
+        assert together(*[first] * 4) == [None] * 4
+        with store.read() as unit:
+            (thread,) = unit.threads.of(berta)
+            assert len(unit.turns.of(thread.id)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "\x00", "a\ud800b", "x" * (LONGEST + 1), 7])

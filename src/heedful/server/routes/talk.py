@@ -23,7 +23,7 @@ from heedful.server.conditions import fulfilled
 from heedful.server.disclosure import Shown
 from heedful.server.routes import consents
 from heedful.server.shown import show
-from heedful.store.records import Thread
+from heedful.store.records import StoredTurn, Thread
 from heedful.store.unit import Unit
 
 router = APIRouter(dependencies=[Depends(fulfilled)])
@@ -297,11 +297,14 @@ def receive(desk: Desk, user: str, client_id: str, text: str) -> Receipt:
         DataError, ConflictError, TransitionError: see `Clinic.receive`.
     """
     language = here.language()
-    kept = _kept(desk, user, client_id)
-    thread = kept or desk.clinic.open(user).id
-    receipt = desk.clinic.receive(thread, by=user, client_id=client_id, text=text)
-    if disclosure.asks_whether_ai(text):
-        desk.clinic.store.run(lambda unit: disclosure.answer_question(unit, desk, receipt.turn, language=language))
+    with desk.clinic.store.read() as unit:
+        kept = unit.turns.sent(user, client_id)  # sent again after its conversation was closed, it is not a new one
+    thread = kept.thread_id if kept is not None else desk.clinic.open(user).id
+
+    def answer(unit: Unit, turn: StoredTurn) -> None:
+        disclosure.answer_question(unit, desk, turn, language=language)
+
+    receipt = desk.clinic.receive(thread, by=user, client_id=client_id, text=text, also=answer)
     if receipt.job is not None:
         desk.wake()
     return receipt
@@ -316,16 +319,6 @@ def _noticed(desk: Desk, user: str, language: str) -> tuple[Shown, ...]:
         return disclosure.show(unit, desk, user, disclosure.due(unit, desk, user), language=language)
 
     return desk.clinic.store.run(work)
-
-
-def _kept(desk: Desk, user: str, client_id: str) -> str | None:
-    """The conversation in which this message was kept before: sent again after it was closed, it is not a new one."""
-    with desk.clinic.store.read() as unit:
-        threads = unit.threads.of(user)
-        if not threads or threads[-1].state != "closed":
-            return None
-        last = unit.turns.last(threads[-1].id, 20)
-    return threads[-1].id if any(turn.client_id == client_id for turn in last) else None
 
 
 def current(unit: Unit, user: str) -> Thread | None:

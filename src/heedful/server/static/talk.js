@@ -71,7 +71,12 @@
         body: JSON.stringify({ client_id: id, text }),
       });
       if (answer.ok) { box.value = ""; id = fresh(); status.textContent = ""; await look(); }
-      else { form.removeEventListener("submit", send); form.submit(); }
+      else {
+        // Maybe it was kept all the same: the form sends the same id.
+        form.elements.client_id.value = id;
+        form.removeEventListener("submit", send);
+        form.submit();
+      }
     } catch { status.textContent = words.failed + " " + words.again; }
     finally { button.disabled = false; box.focus(); }
   }

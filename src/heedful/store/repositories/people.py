@@ -97,6 +97,14 @@ class Users(Repository[User]):
         self.work.say(by, "user.changed", f"user:{id}", fields=sorted(set(values) & CHANGEABLE))
         return replace(user, **values)
 
+    def lock(self, id: str) -> None:
+        """Let nobody else begin something for this person until the transaction ends.
+
+        Raises:
+            NotFoundError: no such user.
+        """
+        self._locked(self.table, id, self.noun)
+
     def set_age(self, id: str, adult_from: int, *, by: str) -> None:
         """The year from which an account counts as an adult's; 0 = it is one. An open invitation stays good."""
         if self.get(id).erased_at is not None:
