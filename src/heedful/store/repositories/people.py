@@ -18,6 +18,15 @@ from heedful.store.states import ROLES, Role, check_word
 CHANGEABLE = frozenset({"role", "name", "password_hash", "totp_secret", "language", "disabled"})
 
 
+def plain_name(name: str) -> str:
+    """What two spellings of one name share: composed letters, wide letters, case and blanks around it do not count.
+
+    >>> plain_name(" \uff21nna") == plain_name("anna")
+    True
+    """
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
 class Users(Repository[User]):
     """People. Names are sealed and looked up by a keyed digest."""
 
@@ -113,8 +122,7 @@ class Users(Repository[User]):
         self.work.say(by, "user.age_set", f"user:{id}")
 
     def _digest(self, name: str) -> str:
-        plain = unicodedata.normalize("NFKC", name).casefold().strip()
-        return self.work.keys.digest(plain.encode("utf-8", "surrogatepass"))
+        return self.work.keys.digest(plain_name(name).encode("utf-8", "surrogatepass"))
 
 
 class Sessions(Repository[Session]):
