@@ -56,6 +56,20 @@ def test_before_first_use_it_says_what_it_is_and_keeps_the_proof(clinic: Clinic)
     assert "computer program (AI)" not in client.get("/talk").text  # once, until it is due again
 
 
+def test_there_is_no_way_round_what_is_said_before_first_use(clinic: Clinic) -> None:
+    client = clinic.client("help_seeker")
+    token = csrf(client.get("/talk").text)
+    for path in ("/exercises", "/exercises/grounding", "/check-ins/phq9"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/talk"), path
+    assert client.post("/check-ins/phq9", data={"csrf": token, "q1": "1"}).headers["location"] == "/talk"
+    assert api(client, "hello", "page-1").status_code == 409
+    assert say(client, "hello", "m-1").headers["location"] == "/talk"
+    with clinic.store.read() as unit:
+        assert unit.threads.of(clinic.site.ids["help_seeker"]) == ()
+    assert moments(clinic) == []
+
+
 def test_nothing_a_model_wrote_reaches_the_help_seeker_without_a_decision(clinic: Clinic) -> None:
     client = clinic.begun()
     assert say(client, "I slept badly again.", "m-1").status_code == 303
