@@ -224,6 +224,17 @@ def test_every_language_knows_its_ways_to_ask(language: str) -> None:
     assert [text for text in about["no"] if asks_whether_ai(text)] == []
 
 
+def test_somebody_who_is_hit_is_not_told_to_keep_away_from_what_hurts_themselves(clinic: Clinic) -> None:
+    client = clinic.begun()
+    say(client, "My boyfriend hits me every day.", "m-1")
+    say(client, "No, he is here.", "m-2")
+    page = client.get("/talk").text
+    assert 'class="interrupt"' in page
+    assert "go where other people are" in page
+    assert "hurt yourself" not in page
+    assert "stay with you" not in page
+
+
 def test_the_notice_comes_again_after_three_hours_and_after_a_week(clinic: Clinic, clock: Clock) -> None:
     client = clinic.begun()
     say(client, "Hello", "m-1")

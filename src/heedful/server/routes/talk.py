@@ -346,7 +346,13 @@ def situation(unit: Unit, desk: Desk, thread: Thread | None, *, language: str) -
     found = texts.load(texts.nearest_language(language))
     lines = desk.directory.fill(language)
     interrupt = interrupt_due(unit, desk, thread)
-    kind = "interrupt" if interrupt else "harm-from-others" if "harm-from-others" in state.classes else "thoughts"
+    kind = (
+        texts.interrupt_for(state.classes)
+        if interrupt
+        else "harm-from-others"
+        if "harm-from-others" in state.classes
+        else "thoughts"
+    )
     title, lead = found.card("interrupt" if interrupt else "card")
     word, text = _word(unit, desk, thread, language)
     return Situation(
