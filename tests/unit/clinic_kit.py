@@ -49,6 +49,7 @@ responsible = "Dr. Rowan Vale"
 contact = "office@clinic.example"
 place = "our own computer"
 timezone = "Europe/Berlin"
+hours = "always"
 """
 
 

@@ -195,6 +195,39 @@ def test_a_message_that_cannot_be_sent_stays_and_is_sent_once(house: House) -> N
         anna.wrong.clear()  # the browser reports the request that the test broke
 
 
+def test_a_message_that_was_kept_although_the_answer_failed_is_not_kept_twice(house: House) -> None:
+    with house.visit("help_seeker") as anna:
+        begin(anna)
+
+        def answered_wrongly(route: Any) -> None:
+            if route.request.method == "POST":
+                assert route.fetch().status == 201  # kept, but the page never hears of it
+                route.fulfill(status=502, body="bad gateway")
+            else:
+                route.continue_()
+
+        anna.page.route("**/api/talk/turns*", answered_wrongly)
+        anna.page.get_by_label("Your message").fill("I slept badly.")
+        anna.page.get_by_role("button", name="Send").click()
+        anna.page.wait_for_url("**/talk#write")
+        assert house.clinic.turns() == [("user", "I slept badly.")]
+        anna.wrong.clear()  # the browser reports the answer that the test made up
+
+
+def test_a_card_that_comes_while_somebody_types_is_shown_when_the_field_is_empty(house: House) -> None:
+    with house.visit("help_seeker") as anna:
+        begin(anna, text="I slept badly.")
+        anna.see("Your message has arrived.")
+        anna.page.get_by_label("Your message").fill("half a sent")
+        house.clinic.desk.clinic.raise_risk(
+            house.clinic.thread().id, "thoughts", by=house.clinic.site.ids["clinician"], reason="what she says"
+        )
+        anna.page.wait_for_timeout(6_000)  # a look comes every four seconds
+        assert anna.page.get_by_label("Your message").input_value() == "half a sent"
+        anna.page.get_by_label("Your message").fill("")
+        anna.page.locator("#card").wait_for(timeout=10_000)
+
+
 def test_a_check_in_draws_a_course_and_hands_over(house: House) -> None:
     with house.visit("help_seeker") as anna:
         begin(anna)

@@ -127,6 +127,14 @@ def test_two_clinicians_at_once_one_wins_and_the_other_is_told(clinic: Clinic) -
     assert len(clinic.turns()) == 2
 
 
+def test_a_draft_is_decided_in_its_own_conversation_only(clinic: Clinic) -> None:
+    clara, path = drafted(clinic)
+    (draft,) = clinic.drafts("drafted")
+    for what, values in {"approve": {}, "edit": {"text": "Other words"}, "reject": {"reason": "no"}}.items():
+        assert send(clara, f"/inbox/{'0' * 32}/drafts/{draft.id}/{what}", values, page=path).status_code == 404
+    assert clinic.drafts("drafted") == [draft]
+
+
 def test_edit_sends_other_words_and_the_gate_speaks_first(clinic: Clinic) -> None:
     clara, path = drafted(clinic)
     (draft,) = clinic.drafts("drafted")

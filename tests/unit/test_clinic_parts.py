@@ -110,7 +110,10 @@ def test_hours_are_those_of_the_clinic() -> None:
     assert not found.on_duty(at("2026-11-24T10:00:00"))
     assert not found.on_duty(at("2026-12-28T10:00:00"))
     assert found.on_duty(at("2026-07-06T06:00:00"))  # summer time
-    assert house.House().on_duty(at("2026-11-22T03:00:00"))
+    assert not house.House().on_duty(at("2026-11-23T10:00:00"))  # nobody said so
+    always = house.parse({"hours": "always", "closed": ["2026-12-28"]}, where="clinic.toml")
+    assert always.on_duty(at("2026-11-22T03:00:00"))
+    assert not always.on_duty(at("2026-12-28T10:00:00"))
     assert set(found.gaps) == {"responsible", "contact", "place"}
 
 

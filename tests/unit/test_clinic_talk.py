@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ server_kit.require()
 
 from clinic_kit import Clinic, make_clinic, say, send
 
+from heedful.errors import BusyError
 from heedful.server.disclosure import asks_whether_ai, cases
+from server_kit import csrf
 from store_kit import Clock
 
 DANGER = "I am going to kill myself tonight."
@@ -51,6 +54,20 @@ def test_before_first_use_it_says_what_it_is_and_keeps_the_proof(clinic: Clinic)
     assert "computer program (AI)" in page
     assert sorted(moments(clinic)) == ["before-first-use", "co-pilot", "recording", "start"]
     assert "computer program (AI)" not in client.get("/talk").text  # once, until it is due again
+
+
+def test_there_is_no_way_round_what_is_said_before_first_use(clinic: Clinic) -> None:
+    client = clinic.client("help_seeker")
+    token = csrf(client.get("/talk").text)
+    for path in ("/exercises", "/exercises/grounding", "/check-ins/phq9"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/talk"), path
+    assert client.post("/check-ins/phq9", data={"csrf": token, "q1": "1"}).headers["location"] == "/talk"
+    assert api(client, "hello", "page-1").status_code == 409
+    assert say(client, "hello", "m-1").headers["location"] == "/talk"
+    with clinic.store.read() as unit:
+        assert unit.threads.of(clinic.site.ids["help_seeker"]) == ()
+    assert moments(clinic) == []
 
 
 def test_nothing_a_model_wrote_reaches_the_help_seeker_without_a_decision(clinic: Clinic) -> None:
@@ -207,6 +224,17 @@ def test_every_language_knows_its_ways_to_ask(language: str) -> None:
     assert [text for text in about["no"] if asks_whether_ai(text)] == []
 
 
+def test_somebody_who_is_hit_is_not_told_to_keep_away_from_what_hurts_themselves(clinic: Clinic) -> None:
+    client = clinic.begun()
+    say(client, "My boyfriend hits me every day.", "m-1")
+    say(client, "No, he is here.", "m-2")
+    page = client.get("/talk").text
+    assert 'class="interrupt"' in page
+    assert "go where other people are" in page
+    assert "hurt yourself" not in page
+    assert "stay with you" not in page
+
+
 def test_the_notice_comes_again_after_three_hours_and_after_a_week(clinic: Clinic, clock: Clock) -> None:
     client = clinic.begun()
     say(client, "Hello", "m-1")
@@ -329,3 +357,39 @@ def test_another_persons_conversation_is_out_of_reach(clinic: Clinic) -> None:
     other = clinic.begun()
     for path in ("/talk", "/api/talk/turns", "/me", "/me/record.json"):
         assert "Secret words" not in other.get(path).text
+
+
+def api(client: Any, text: str, client_id: str) -> Any:
+    """Send as the script of the page does."""
+    token = csrf(client.get("/talk").text)
+    return client.post("/api/talk/turns", json={"client_id": client_id, "text": text}, headers={"X-CSRF-Token": token})
+
+
+def test_a_message_and_the_straight_yes_are_kept_together_or_not_at_all(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = clinic.begun()
+
+    def busy(*words: Any, **more: Any) -> None:
+        raise BusyError("Another writer holds the database; nothing was changed. Try again.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("heedful.server.routes.talk.disclosure.answer_question", busy)
+        assert api(client, "Are you a robot?", "page-1").status_code == 503
+    with clinic.store.read() as unit:
+        assert all(not unit.turns.of(t.id) for t in unit.threads.of(clinic.site.ids["help_seeker"]))
+    assert api(client, "Are you a robot?", "page-1").status_code == 201
+    assert [role for role, _ in clinic.turns()] == ["user", "system"]
+
+
+def test_a_message_that_is_sent_again_is_known_in_any_conversation(clinic: Clinic, clock: Clock) -> None:
+    """However old, and though another conversation was begun since."""
+    client, clinician = clinic.begun(), clinic.site.ids["clinician"]
+    first = [api(client, f"Message {n}", f"page-{n}").json()["sequence"] for n in range(25)]
+    clock.forward(minutes=1)
+    clinic.desk.clinic.close(clinic.thread().id, by=clinician, reason="done")
+    clock.forward(minutes=1)
+    api(client, "Another", "page-new")
+    again = api(client, "Message 0", "page-0")
+    assert (again.status_code, again.json()) == (201, {"sequence": first[0], "again": True})
+    assert clinic.turns() == [("user", "Another")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +19,8 @@ from heedful.review.clinic import LONGEST
 from heedful.review.drafting import Drafter
 from heedful.review.inbox import inbox
 from heedful.review.said import conversation
-from heedful.store import audit
-from store_kit import make_keys, open_store, together
+from heedful.store import Store, audit
+from store_kit import together
 
 DANGER = "I am going to kill myself tonight."
 
@@ -69,26 +68,20 @@ def test_ten_at_once_with_one_id_are_one_message(at: Service) -> None:
     assert at.drafter.once() == "nothing"
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_first_messages_at_once_open_one_conversation(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    store = None if kind == "sqlite" else open_store(str(request.getfixturevalue("postgres")), make_keys(tmp_path))
+def test_four_first_messages_at_once_are_one_message_in_one_conversation(store: Store, tmp_path: Path) -> None:
     at = service(tmp_path, store=store)
-    for n in range(5):
-        with at.store.begin() as unit:
-            new = unit.users.add(role="help_seeker", name=f"New {n}", by="setup").id
-        ready = threading.Barrier(4)
+    for n in range(6):
+        with store.begin() as unit:
+            berta = unit.users.add(role="help_seeker", name=f"Berta {n}", by="setup").id
 
-        def send(new: str = new, ready: threading.Barrier = ready) -> None:
-            ready.wait(20)
-            at.clinic.receive(at.clinic.open(new).id, by=new, client_id="one", text="It is late.")
+        def first(berta: str = berta) -> None:
+            thread = at.clinic.open(berta).id
+            at.clinic.receive(thread, by=berta, client_id="same", text="I am not well.")
 
-        assert together(*[send] * 4) == [None] * 4
-        with at.store.read() as unit:
-            (thread,) = unit.threads.of(new)
+        assert together(*[first] * 4) == [None] * 4
+        with store.read() as unit:
+            (thread,) = unit.threads.of(berta)
             assert len(unit.turns.of(thread.id)) == 1
-    at.store.close()
 
 
 def test_the_highest_level_goes_along_into_the_next_conversation(at: Service) -> None:

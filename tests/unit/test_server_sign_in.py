@@ -262,6 +262,23 @@ def test_strangers_cannot_lock_somebody_out_for_ever(tmp_path: Path) -> None:
     site.store.close()
 
 
+def test_one_account_has_one_limit_however_its_name_is_spelt(tmp_path: Path) -> None:
+    """The store finds a name in wide letters; guesses at it count for the same account."""
+    site = make_site(tmp_path, backoff=Backoff(clock=Ticking()))
+    spelt = [
+        "anna",
+        "\uff41nna",
+        "a\uff4ena",
+        "an\uff4ea",
+        "ann\uff41",
+        "\uff41\uff4e\uff4e\uff41",
+        " ANNA",
+        "anna\u3000",
+    ]
+    tried = [site.accounts.sign_in(name, "wrong", address=f"a{n}") for n, name in enumerate(spelt)]
+    assert tried[-1].why == "wait"
+
+
 def test_a_known_browser_is_known_for_its_own_account_and_its_own_failures(tmp_path: Path) -> None:
     ticking = Ticking()
     site = make_site(tmp_path, backoff=Backoff(clock=ticking))

@@ -166,12 +166,21 @@ class Clinic:
 
         return self.store.run(work)
 
-    def receive(self, thread: str, *, by: str, client_id: str, text: str) -> Receipt:
+    def receive(
+        self,
+        thread: str,
+        *,
+        by: str,
+        client_id: str,
+        text: str,
+        also: Callable[[Unit, StoredTurn], object] | None = None,
+    ) -> Receipt:
         """Keep a message and let the crisis rules read it, before anything else.
 
         Args:
             by: id of the help-seeker whose conversation it is.
             client_id: made where it was written; the same id again is the same message.
+            also: what else belongs to a new message: all of it is kept, or nothing.
 
         Raises:
             NotFoundError: no such conversation of this person.
@@ -196,7 +205,10 @@ class Clinic:
             unit.counters.add("messages")
             if self.belief is not None:
                 unit.jobs.add(kind=BELIEF_JOB, key=f"belief:{turn.id}", thread=thread, payload={"turn": turn.id})
-            return Receipt(turn=turn, thread=outcome.thread, outcome=outcome, job=self._queue(unit, outcome, turn))
+            job = self._queue(unit, outcome, turn)
+            if also is not None:
+                also(unit, turn)
+            return Receipt(turn=turn, thread=outcome.thread, outcome=outcome, job=job)
 
         return self.store.run(work)
 

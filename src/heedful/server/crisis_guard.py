@@ -61,7 +61,7 @@ class CrisisGuard:
         line, emergency, _ = WORDS[language]
         spoken = texts.load(language)
         title, lead = spoken.card("interrupt")
-        options = spoken.options("interrupt", line=line, emergency=emergency)
+        options = spoken.options(texts.interrupt_for(found.classes), line=line, emergency=emergency)
         return Verdict(action="replace", text="\n".join((title, lead, *options)), facts=facts)
 
     def after(self, text: str) -> Verdict:

@@ -192,9 +192,15 @@ def _operator(store: Store, house: House) -> dict[str, Any]:
         "responsible person": house.responsible or None,
         "contact": house.contact or None,
         "accounts of staff": {role: n for role, n in sorted(people.items()) if role != "help_seeker"},
-        "hours of duty": None if house.hours is None else f"{len(house.hours)} days a week, {house.timezone.key}",
+        "hours of duty": _hours(house),
         "minutes until a person answers a handover": house.response_minutes,
     }
+
+
+def _hours(house: House) -> str | None:
+    if house.hours is None or isinstance(house.hours, str):
+        return house.hours
+    return f"{len(house.hours)} days a week, {house.timezone.key}"
 
 
 def _paper(house: House, name: str) -> dict[str, Any] | None:

@@ -20,7 +20,8 @@
 A paper has a number, or a `file` of the home folder, or both; `until` is its last day. `[approval_number]` is the same
 for the approval of an ethics committee.
 
-Without `hours` somebody is taken to be there at all times, and the page of the admin warns about it.
+Without `hours` nobody is taken to be there, and the page of the admin warns about it. `hours = "always"` says that
+somebody is there day and night.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from heedful.errors import ConfigError, only_keys
@@ -76,7 +77,7 @@ class House:
     Args:
         name, responsible, contact, place: what disclosures name; empty = not said yet.
         timezone: of hours, and of all times that pages show.
-        hours: day of the week -> times when somebody is on duty; None = always.
+        hours: day of the week -> times when somebody is on duty, or `always`; None = nobody ever is.
         closed: days without anybody.
         response_minutes: until a person answers a handover. look_minutes: until a person looks where nothing is held.
         draft_minutes: after so long a draft is stale.
@@ -91,7 +92,7 @@ class House:
     contact: str = ""
     place: str = ""
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
-    hours: Mapping[str, tuple[Span, ...]] | None = None
+    hours: Mapping[str, tuple[Span, ...]] | Literal["always"] | None = None
     closed: frozenset[date] = frozenset()
     response_minutes: int = 15
     look_minutes: int = 60
@@ -104,11 +105,11 @@ class House:
 
     def on_duty(self, now: datetime) -> bool:
         """Whether somebody is there."""
-        if self.hours is None:
-            return True
         here = now.astimezone(self.timezone)
-        if here.date() in self.closed:
-            return False
+        if self.hours is None or here.date() in self.closed:
+            return False  # nobody said when somebody is there: no help-seeker is promised it
+        if isinstance(self.hours, str):
+            return True
         spans = self.hours.get(DAYS[here.weekday()], ())
         return any(start <= here.time().replace(tzinfo=None) < end for start, end in spans)
 
@@ -215,7 +216,9 @@ def _day(value: Any) -> date:
     return value if isinstance(value, date) else date.fromisoformat(value)
 
 
-def _hours(found: Mapping[str, Any], where: str) -> dict[str, tuple[Span, ...]]:
+def _hours(found: Any, where: str) -> dict[str, tuple[Span, ...]] | Literal["always"]:
+    if found == "always":
+        return "always"
     if stray := sorted(set(found) - set(DAYS)):
         raise ConfigError(f"{where}: hours are for {', '.join(DAYS)}, not for '{stray[0]}'.")
     out = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import string
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -24,6 +24,11 @@ LANGUAGES = ("en", "es", "de", "zh")
 MOST_OPTIONS = 3
 """More than three options at once help nobody in distress."""
 SAYINGS = ("held", "nobody-on-duty", "after-denial", "follow-up")
+
+OWN_LIFE = frozenset(
+    ("passive", "active", "method", "intent", "plan", "attempt", "self-injury", "veiled", "coded", "method-question")
+)
+"""Classes of crisis rules that speak of danger to the own life."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +66,7 @@ class Texts:
         return self.cards[id]
 
     def options(self, id: str, **values: object) -> tuple[str, ...]:
-        """At most three options, the first named as first: `thoughts`, `harm-from-others` or `interrupt`.
+        """At most three options, the first named as first: `thoughts`, `harm-from-others`, or one of `interrupt_for`.
 
         Raises:
             NotFoundError: there are no such options.
@@ -70,6 +75,20 @@ class Texts:
         if id not in self.choices:
             raise unknown("set of options", id, self.choices)
         return tuple(_filled(text, values) for text in self.choices[id])
+
+
+def interrupt_for(classes: Iterable[str]) -> str:
+    """Which options interrupt, after what the rules found: danger to the own life comes first, then who is in danger.
+
+    >>> interrupt_for(["harm-from-others", "unsafe"]), interrupt_for(["harm-from-others", "plan"])
+    ('interrupt-harm-from-others', 'interrupt')
+    """
+    found = set(classes)
+    if not found & OWN_LIFE:
+        for other in ("harm-from-others", "harm-to-others"):
+            if other in found:
+                return f"interrupt-{other}"
+    return "interrupt"
 
 
 def _filled(text: str, values: Mapping[str, object]) -> str:
@@ -125,6 +144,7 @@ def parse(text: str, *, where: str) -> Texts:
             choices={
                 **{id: tuple(options) for id, options in found["card"]["options"].items()},
                 "interrupt": tuple(found["interrupt"]["options"]),
+                **{f"interrupt-{id}": tuple(found["interrupt"][id]) for id in ("harm-from-others", "harm-to-others")},
             },
         )
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as err:

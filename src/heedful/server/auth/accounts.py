@@ -25,6 +25,7 @@ from heedful.server.words import refusal
 from heedful.store import Store, Unit
 from heedful.store.models import User as UserTable
 from heedful.store.records import Session, User
+from heedful.store.repositories.people import plain_name
 from heedful.store.rows import table_of
 from heedful.store.states import Role
 
@@ -136,7 +137,7 @@ class Accounts:
             user = unit.users.by_name(name)
         usable = user is not None and not user.disabled and user.erased_at is None
         stored = user.password_hash if user is not None and usable else None
-        kind, key = "account", self._digest("backoff", name.casefold().strip())
+        kind, key = "account", self._digest("backoff", plain_name(name))
         if user is not None and self._knows(device, user):
             kind, key = "device", device
         # A whole clinic may have one address: a browser that signed in before does not wait for what others mistyped.

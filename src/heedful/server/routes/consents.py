@@ -94,12 +94,19 @@ def awaited(unit: Unit, desk: Desk, user: str) -> bool:
     return all(thread.state == "closed" for thread in unit.threads.of(user))
 
 
-def waits(desk: Desk, user: str) -> bool:
-    """`awaited`, in a read of its own; without one where no consent is needed."""
-    if "care" not in desk.clinic.policy.consents:
-        return False
+def before(unit: Unit, desk: Desk, user: str) -> str:
+    """What has to be read or answered before a help-seeker writes anything: a step by name, or nothing."""
+    if disclosure.first_use(unit, desk, user):
+        return "first-use"
+    if disclosure.age_asked(unit, desk, user):
+        return "age"
+    return "consent" if awaited(unit, desk, user) else ""
+
+
+def step(desk: Desk, user: str) -> str:
+    """`before`, in a read of its own."""
     with desk.clinic.store.read() as unit:
-        return awaited(unit, desk, user)
+        return before(unit, desk, user)
 
 
 def recording_asked(unit: Unit, desk: Desk, user: str) -> bool:
@@ -122,9 +129,9 @@ def _offered(desk: Desk) -> None:
 
 
 def _first(caller: Called, desk: At) -> None:
-    if caller.role == "help_seeker" and waits(desk, caller.user or ""):
-        raise HTTPException(303, "First the consent.", headers={"Location": "/talk"})
+    if caller.role == "help_seeker" and step(desk, caller.user or ""):
+        raise HTTPException(303, "First what is said and asked before the first use.", headers={"Location": "/talk"})
 
 
 CONSENTED = Depends(_first)
-"""A router with this dependency keeps health data; before the consent it leads to the page that asks for it."""
+"""A router with this dependency keeps health data; what comes before the first use, and the consent, come first."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
-from heedful.errors import ConflictError, TransitionError, UserError
+from heedful.errors import ConflictError, NotFoundError, TransitionError, UserError
 from heedful.review import crisis
 from heedful.server import here
 from heedful.server.access import Called, Caller
@@ -27,6 +27,7 @@ Short = Annotated[str, Form(max_length=200)]
 def approve(thread: str, draft: str, caller: Called, desk: At) -> Response:
     """Send a draft as it is."""
     user = caller.user or ""
+    _of(desk, thread, draft)
     return done(thread, caller, desk, lambda: desk.clinic.approve(draft, by=user, **_facts(desk, draft)), form="edit")
 
 
@@ -34,6 +35,7 @@ def approve(thread: str, draft: str, caller: Called, desk: At) -> Response:
 def edit(thread: str, draft: str, caller: Called, desk: At, text: Text = "", anyway: Short = "") -> Response:
     """Send other words instead."""
     user = caller.user or ""
+    _of(desk, thread, draft)
 
     def act() -> Any:
         return desk.clinic.edit(draft, text, by=user, anyway=anyway == "yes", **_facts(desk, draft))
@@ -45,6 +47,7 @@ def edit(thread: str, draft: str, caller: Called, desk: At, text: Text = "", any
 def reject(thread: str, draft: str, caller: Called, desk: At, reason: Text = "") -> Response:
     """Send nothing."""
     user = caller.user or ""
+    _of(desk, thread, draft)
 
     def act() -> Any:
         return desk.clinic.reject(draft, by=user, reason=reason, **_facts(desk, draft))
@@ -186,6 +189,13 @@ def conflict(caller: Caller, desk: Desk, err: ConflictError, *, back: str, text:
         back=back,
         text=text,
     )
+
+
+def _of(desk: Desk, thread: str, draft: str) -> None:
+    """A draft is decided where its conversation is read, nowhere else."""
+    with desk.clinic.store.read() as unit:
+        if unit.drafts.get(draft).thread_id != thread:
+            raise NotFoundError("There is no draft with this id in this conversation.")
 
 
 def _facts(desk: Desk, draft: str) -> dict[str, int]:

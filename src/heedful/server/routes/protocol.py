@@ -45,7 +45,8 @@ def protocol(caller: Called, desk: At) -> Response:
     }
     house, lines = desk.house, desk.directory.fill(here.language())
     found = texts.load(texts.nearest_language(here.language()))
-    hours = [] if house.hours is None else [(day, house.hours.get(day, ())) for day in DAYS]
+    spans = {} if house.hours is None else house.hours
+    hours = [] if isinstance(spans, str) else [(day, spans.get(day, ())) for day in DAYS]
     return show(
         "protocol.html.j2",
         caller,

@@ -23,7 +23,7 @@ from heedful.server.conditions import fulfilled
 from heedful.server.disclosure import Shown
 from heedful.server.routes import consents
 from heedful.server.shown import show
-from heedful.store.records import Thread
+from heedful.store.records import StoredTurn, Thread
 from heedful.store.unit import Unit
 
 router = APIRouter(dependencies=[Depends(fulfilled)])
@@ -73,7 +73,7 @@ def talk(caller: Called, desk: At) -> Response:
 
     values: dict[str, Any] = {}
     with desk.clinic.store.read() as unit:
-        step = before(unit, desk, user)
+        step = consents.before(unit, desk, user)
         if not step:
             thread = current(unit, user)
             found = situation(unit, desk, thread, language=language)
@@ -98,15 +98,6 @@ def talk(caller: Called, desk: At) -> Response:
 def _age(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
     year = desk.now().year
     return show("age.html.j2", caller, desk, status=status, wrong=wrong, first=year - minors.OLDEST, last=year)
-
-
-def before(unit: Unit, desk: Desk, user: str) -> str:
-    """What has to be read or answered before the conversation: a step by name, or nothing."""
-    if disclosure.first_use(unit, desk, user):
-        return "first-use"
-    if disclosure.age_asked(unit, desk, user):
-        return "age"
-    return "consent" if consents.awaited(unit, desk, user) else ""
 
 
 def _page(caller: Caller, desk: Desk, values: dict[str, Any], *, status: int = 200, **more: Any) -> Response:
@@ -177,7 +168,7 @@ def send(
     client_id: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """A message of the form; what could not be kept stands in the form again."""
-    if consents.waits(desk, caller.user or ""):
+    if consents.step(desk, caller.user or ""):
         return RedirectResponse("/talk", status_code=303)
     try:
         receive(desk, caller.user or "", client_id, text)
@@ -256,7 +247,7 @@ def news(caller: Called, desk: At, after: Annotated[int, Query(ge=0, le=2**31)] 
     user, language = caller.user or "", here.language()
     with desk.clinic.store.read() as unit:
         # Most polls find nothing due; a write would wait for the disk every time.
-        moments = () if before(unit, desk, user) else disclosure.due(unit, desk, user)
+        moments = () if consents.before(unit, desk, user) else disclosure.due(unit, desk, user)
         thread = current(unit, user)
         found = situation(unit, desk, thread, language=language)
         turns = said(unit, desk, thread, after=after)
@@ -297,11 +288,16 @@ def receive(desk: Desk, user: str, client_id: str, text: str) -> Receipt:
         DataError, ConflictError, TransitionError: see `Clinic.receive`.
     """
     language = here.language()
-    kept = _kept(desk, user, client_id)
-    thread = kept or desk.clinic.open(user).id
-    receipt = desk.clinic.receive(thread, by=user, client_id=client_id, text=text)
-    if disclosure.asks_whether_ai(text):
-        desk.clinic.store.run(lambda unit: disclosure.answer_question(unit, desk, receipt.turn, language=language))
+    with desk.clinic.store.read() as unit:
+        if consents.before(unit, desk, user):
+            raise TransitionError("First read and answer what stands before the conversation; /talk shows it.")
+        kept = unit.turns.sent(user, client_id)  # sent again after its conversation was closed, it is not a new one
+    thread = kept.thread_id if kept is not None else desk.clinic.open(user).id
+
+    def answer(unit: Unit, turn: StoredTurn) -> None:
+        disclosure.answer_question(unit, desk, turn, language=language)
+
+    receipt = desk.clinic.receive(thread, by=user, client_id=client_id, text=text, also=answer)
     if receipt.job is not None:
         desk.wake()
     return receipt
@@ -316,16 +312,6 @@ def _noticed(desk: Desk, user: str, language: str) -> tuple[Shown, ...]:
         return disclosure.show(unit, desk, user, disclosure.due(unit, desk, user), language=language)
 
     return desk.clinic.store.run(work)
-
-
-def _kept(desk: Desk, user: str, client_id: str) -> str | None:
-    """The conversation in which this message was kept before: sent again after it was closed, it is not a new one."""
-    with desk.clinic.store.read() as unit:
-        threads = unit.threads.of(user)
-        if not threads or threads[-1].state != "closed":
-            return None
-        last = unit.turns.last(threads[-1].id, 20)
-    return threads[-1].id if any(turn.client_id == client_id for turn in last) else None
 
 
 def current(unit: Unit, user: str) -> Thread | None:
@@ -360,7 +346,13 @@ def situation(unit: Unit, desk: Desk, thread: Thread | None, *, language: str) -
     found = texts.load(texts.nearest_language(language))
     lines = desk.directory.fill(language)
     interrupt = interrupt_due(unit, desk, thread)
-    kind = "interrupt" if interrupt else "harm-from-others" if "harm-from-others" in state.classes else "thoughts"
+    kind = (
+        texts.interrupt_for(state.classes)
+        if interrupt
+        else "harm-from-others"
+        if "harm-from-others" in state.classes
+        else "thoughts"
+    )
     title, lead = found.card("interrupt" if interrupt else "card")
     word, text = _word(unit, desk, thread, language)
     return Situation(

@@ -10,7 +10,7 @@
   const box = form.elements.text;
   const csrf = form.elements.csrf.value;
   const EVERY = 4000, HIDDEN = 20000, IDLE = 25 * 60 * 1000;
-  let last = Number(words.last), busy = false, touched = Date.now(), word = status.dataset.word;
+  let last = Number(words.last), busy = false, wanted = false, touched = Date.now(), word = status.dataset.word;
 
   const fresh = () => "page-" + (crypto.randomUUID ? crypto.randomUUID() : Date.now() + "-" + Math.random().toString(36).slice(2));
   let id = fresh();
@@ -45,9 +45,10 @@
         if (turn.sequence > last) { bubble(turn); last = turn.sequence; }
       }
       for (const text of news.notices) notices.append(element("p", "notice", text));
+      // The card of crisis lines: the server knows how it looks. What somebody is typing is not taken from them.
+      wanted = news.resources && !document.getElementById("card");
+      if (wanted && !box.value) { location.assign("/talk"); return; }
       if (news.word !== word || status.textContent !== news.text) {
-        // A card of crisis lines, or who answers: the server knows how that looks.
-        if (news.resources && !document.getElementById("card") && !box.value) { location.assign("/talk"); return; }
         status.className = "status " + news.word;
         status.textContent = news.text;
         word = news.word;
@@ -71,12 +72,18 @@
         body: JSON.stringify({ client_id: id, text }),
       });
       if (answer.ok) { box.value = ""; id = fresh(); status.textContent = ""; await look(); }
-      else { form.removeEventListener("submit", send); form.submit(); }
+      else {
+        // Maybe it was kept all the same: the form sends the same id.
+        form.elements.client_id.value = id;
+        form.removeEventListener("submit", send);
+        form.submit();
+      }
     } catch { status.textContent = words.failed + " " + words.again; }
     finally { button.disabled = false; box.focus(); }
   }
 
   form.addEventListener("submit", send);
+  box.addEventListener("input", () => { if (wanted && !box.value) location.assign("/talk"); });
   for (const kind of ["keydown", "pointerdown"]) addEventListener(kind, () => { touched = Date.now(); });
   let paused = false;
   const next = () => {

@@ -18,6 +18,15 @@ from heedful.store.states import ROLES, Role, check_word
 CHANGEABLE = frozenset({"role", "name", "password_hash", "totp_secret", "language", "disabled"})
 
 
+def plain_name(name: str) -> str:
+    """What two spellings of one name share: composed letters, wide letters, case and blanks around it do not count.
+
+    >>> plain_name(" \uff21nna") == plain_name("anna")
+    True
+    """
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
 class Users(Repository[User]):
     """People. Names are sealed and looked up by a keyed digest."""
 
@@ -105,6 +114,14 @@ class Users(Repository[User]):
         self.work.say(by, "user.changed", f"user:{id}", fields=sorted(set(values) & CHANGEABLE))
         return replace(user, **values)
 
+    def lock(self, id: str) -> None:
+        """Let nobody else begin something for this person until the transaction ends.
+
+        Raises:
+            NotFoundError: no such user.
+        """
+        self._locked(self.table, id, self.noun)
+
     def set_age(self, id: str, adult_from: int, *, by: str) -> None:
         """The year from which an account counts as an adult's; 0 = it is one. An open invitation stays good."""
         if self.get(id).erased_at is not None:
@@ -113,8 +130,7 @@ class Users(Repository[User]):
         self.work.say(by, "user.age_set", f"user:{id}")
 
     def _digest(self, name: str) -> str:
-        plain = unicodedata.normalize("NFKC", name).casefold().strip()
-        return self.work.keys.digest(plain.encode("utf-8", "surrogatepass"))
+        return self.work.keys.digest(plain_name(name).encode("utf-8", "surrogatepass"))
 
 
 class Sessions(Repository[Session]):

@@ -243,6 +243,12 @@ class Turns(Repository[StoredTurn]):
         where = (self.table.c.thread_id == thread, self.table.c.sequence > after)
         return self._all(*where, order=self.table.c.sequence, limit=limit)
 
+    def sent(self, by: str, client_id: str) -> StoredTurn | None:
+        """The message that a help-seeker sent under this id, in whichever of their conversations."""
+        of = select(models.Thread.id).where(models.Thread.help_seeker == by)
+        c = self.table.c
+        return self._first(c.client_id == client_id, c.author == by, c.thread_id.in_(of))
+
     def blank(self, id: str) -> int:
         """Take the words out of a turn whose time is over; its number stays."""
         return self._set(id, text="")
