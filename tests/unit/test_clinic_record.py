@@ -237,6 +237,27 @@ def test_deletion_asks_twice_and_leaves_a_signed_receipt(clinic: Clinic) -> None
     assert "anna" not in clara.get("/people").text
 
 
+def test_a_deletion_in_danger_shows_the_lines_and_leaves_a_task_without_words(clinic: Clinic) -> None:
+    client = clinic.begun()
+    say(client, f"Hello. {PLANTED}", "m-1")
+    assert "You do not have to wait for us" not in client.get("/me/delete").text
+    say(client, f"I am going to kill myself tonight. {PLANTED}", "m-2")
+    page = client.get("/me/delete").text
+    assert "You do not have to wait for us" in page
+    assert '<ol class="options">' in page
+    token = server_kit.csrf(page)
+    assert "Everything is deleted" in client.post("/me/delete/now", data={"csrf": token, "sure": "yes"}).text
+    (task,) = tasks(clinic)
+    assert (task.kind, task.text, task.thread_id) == ("erased_at_risk", None, None)  # the takeover has ended
+    clara = clinic.client("clinician")
+    page = clara.get("/tasks").text
+    assert "Somebody at risk deleted their account" in page
+    assert "anna" not in page
+    values = {"version": str(task.version), "outcome": "The team has spoken about it."}
+    assert send(clara, f"/tasks/{task.id}/done", values, page="/tasks").status_code == 303
+    assert tasks(clinic) == []
+
+
 def test_where_the_profile_offers_no_deletion_the_page_says_whom_to_ask(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "src/heedful/profiles/strict.toml").read_text("utf-8")
     (tmp_path / "own.toml").write_text(text.replace('erasure = "on"', 'erasure = "off"'), "utf-8")
