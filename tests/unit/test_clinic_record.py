@@ -16,6 +16,8 @@ server_kit.require()
 
 from clinic_kit import Clinic, make_clinic, say, send
 
+from heedful.server.disclosure import text_of
+from heedful.server.words import load
 from heedful.store.erasure import verify_receipt
 from store_kit import Clock
 
@@ -266,3 +268,17 @@ def test_where_the_profile_offers_no_deletion_the_page_says_whom_to_ask(tmp_path
     assert "Ask the team" in client.get("/me").text
     assert client.get("/me/delete").status_code == 404
     clinic.store.close()
+
+
+@pytest.mark.parametrize(("language", "limit"), [("en", "your words"), ("de", "Ihrer Worte"), ("es", "palabra tuya")])
+def test_the_pages_do_not_promise_more_than_they_do(clinic: Clinic, language: str, limit: str) -> None:
+    """Where something is left out of the record or of a deletion, the page says so."""
+    say = load(language).say
+    assert limit in say("delete.stays")
+    assert {"en": "levels of risk", "de": "Stufen der Gefahr", "es": "niveles de riesgo"}[language] in say(
+        "record.attached", file="x.json"
+    )
+    days, _ = text_of(clinic.desk, "before-first-use", language)
+    assert "365" in days
+    assert "{" not in days
+    assert {"en": "backups", "de": "Sicherungen", "es": "copias"}[language] in days

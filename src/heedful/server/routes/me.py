@@ -100,7 +100,7 @@ def _own(unit: Unit, item: str, user: str) -> None:
 
 @router.get("/record.json")
 def download(caller: Called, desk: At) -> Response:
-    """Everything that is kept, as a file."""
+    """The own record, as a file."""
     found = own_record(desk.clinic.store, caller.user or "")
     text = json.dumps(found, ensure_ascii=False, indent=2)
     headers = {"Content-Disposition": 'attachment; filename="my-record.json"'}
