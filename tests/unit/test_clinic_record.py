@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ server_kit.require()
 
 from clinic_kit import Clinic, make_clinic, say, send
 
+from heedful.review.notes import sent_id
 from heedful.server.disclosure import text_of
 from heedful.server.words import load
 from heedful.store.erasure import verify_receipt
+from heedful.store.work import check_client_id
 from store_kit import Clock
 
 PLANTED = "ZZplantedZZ"
@@ -189,7 +193,7 @@ def test_memory_is_seen_with_its_source_changed_and_removed(clinic: Clinic) -> N
 def test_every_consent_is_no_until_somebody_says_yes(clinic: Clinic) -> None:
     client = clinic.begun()
     anna = clinic.site.ids["help_seeker"]
-    assert client.get("/consents").text.count("The answer is no.") == 5
+    assert client.get("/consents").text.count("The answer is no.") == 3
     for answer in ("given", "given", "withdrawn"):
         send(client, "/consents/training", {"answer": answer})
     with clinic.store.read() as unit:
@@ -282,3 +286,11 @@ def test_the_pages_do_not_promise_more_than_they_do(clinic: Clinic, language: st
     assert "365" in days
     assert "{" not in days
     assert {"en": "backups", "de": "Sicherungen", "es": "copias"}[language] in days
+
+
+def test_other_answers_within_a_second_are_another_message(clinic: Clinic, clock: Clock) -> None:
+    with clinic.store.begin() as unit:
+        kept = unit.exercises.add(help_seeker=clinic.site.ids["help_seeker"], kind="values", answers={"a": "b"})
+    later = replace(kept, changed_at=kept.changed_at + timedelta(milliseconds=2))
+    assert sent_id(later) != sent_id(kept)
+    assert check_client_id(sent_id(later))

@@ -151,7 +151,7 @@ def answer_question(unit: Unit, desk: Desk, turn: StoredTurn, *, language: str) 
     text = f"{yes} {more}" if desk.clinic.policy.drafts else yes
     unit.notices.add(
         moment="when-asked",
-        wording=text,
+        wording=text if desk.on("notice_proof") else "",
         version=version,
         language=language,
         user=thread.help_seeker,
