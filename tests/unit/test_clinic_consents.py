@@ -158,9 +158,7 @@ def test_each_purpose_has_a_page_that_says_what_taking_it_back_cannot_undo(clini
     for purpose, said in (
         ("care", "stays until it is deleted"),
         ("recording", "already stay in the record"),
-        ("quality_review", "cannot be taken back"),
         ("training", "cannot forget on its own"),
-        ("research", "stay published"),
     ):
         page = client.get(f"/consents/{purpose}").text
         assert said in page
@@ -182,3 +180,31 @@ def test_a_consent_that_is_needed_keeps_the_ledger_whatever_its_switch(tmp_path:
     clinic = with_switches(tmp_path, clock, consent_ledger="off", recording_consent="on")
     assert clinic.begun().get("/consents").status_code == 200
     clinic.store.close()
+
+
+@pytest.mark.parametrize("proof", ["on", "off"])
+def test_the_answer_to_the_question_keeps_its_words_only_where_proof_is_wanted(
+    tmp_path: Path, clock: Clock, proof: str
+) -> None:
+    clinic = with_switches(tmp_path, clock, notice_proof=proof)
+    say(clinic.begun(), "Are you a robot?", "m-1")
+    with clinic.store.read() as unit:
+        (kept,) = [n for n in unit.notices.of(clinic.site.ids["help_seeker"]) if n.moment == "when-asked"]
+    assert bool(kept.wording) == (proof == "on")
+    clinic.store.close()
+
+
+def test_what_is_not_enforced_is_not_asked_and_an_old_yes_can_be_taken_back(clinic: Clinic) -> None:
+    client, anna = read_first(clinic), clinic.site.ids["help_seeker"]
+    assert "/consents/research" not in client.get("/consents").text
+    for purpose in ("quality_review", "research"):
+        assert client.get(f"/consents/{purpose}").status_code == 404
+        assert send(client, f"/consents/{purpose}", {"answer": "given"}, page="/me").status_code == 404
+    with clinic.store.begin() as unit:
+        unit.consents.add(
+            user=anna, purpose="research", action="given", wording="ok?", version="1", language="en", by=anna
+        )
+    assert "/consents/research" in client.get("/consents").text
+    send(client, "/consents/research", {"answer": "withdrawn"})
+    with clinic.store.read() as unit:
+        assert not unit.consents.current(anna)["research"]

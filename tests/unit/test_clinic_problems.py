@@ -12,9 +12,11 @@ import server_kit
 server_kit.require()
 
 from clinic_kit import Clinic, make_clinic, say, send
+from review_kit import service
 from test_clinic_consents import with_switches
 
 from heedful.review import problems
+from heedful.safety.crisis import LANGUAGES, assess, load
 from store_kit import Clock
 
 WORDS = "The answer yesterday was zzplantedzz and it hurt."
@@ -99,16 +101,51 @@ def test_what_cannot_be_kept_is_said(clinic: Clinic, values: dict[str, str]) -> 
     assert problems.listed(clinic.store) == ()
 
 
-def test_danger_in_a_report_opens_the_lines_and_asks_a_person_to_look(clinic: Clinic) -> None:
+def test_danger_in_a_report_opens_the_lines_and_holds_the_conversation(clinic: Clinic) -> None:
     client = clinic.begun()
     say(client, "Hello", "m-1")
     page = send(client, "/report", {"kind": "other", "text": "I am going to kill myself tonight."}).text
     assert "You are not alone with this" in page
     assert "988" in page
+    thread = clinic.thread()
+    assert (thread.state, thread.risk_level > 0) == ("risk_held", True)
     with clinic.store.read() as unit:
         found = {task.kind: task for task in unit.tasks.open()}
-        assert found["look"].thread_id == clinic.thread().id
-        assert (found["look"].due_at - unit.now()).total_seconds() == 15 * 60
+        assert found["takeover"].thread_id == thread.id
+        assert (found["takeover"].due_at - unit.now()).total_seconds() == 15 * 60
+        assert unit.risk_events.of(thread.id)
+    clinic.draft()
+    assert clinic.drafts() == []
+
+
+def test_a_sign_in_a_report_asks_a_person_to_look_where_no_conversation_may_begin(tmp_path: Path, clock: Clock) -> None:
+    clinic = with_switches(tmp_path, clock, sensitive_data_consent="on")
+    user = clinic.site.ids["help_seeker"]
+    words = "I am going to kill myself tonight."
+    made = problems.report(clinic.desk.clinic, user=user, role="help_seeker", kind="other", text=words)
+    assert made.danger
+    with clinic.store.read() as unit:
+        assert unit.threads.of(user) == ()
+        (task,) = [t for t in unit.tasks.open() if t.kind == "look"]
+        assert (task.help_seeker, (task.due_at - unit.now()).total_seconds()) == (user, 15 * 60)
+    clinic.store.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_rule_can_be_reported(tmp_path: Path, language: str) -> None:
+    at = service(tmp_path)
+    found = False
+    for rule in load(language).rules:
+        for words in rule.hits[:1]:
+            at.clock.forward(seconds=2)
+            danger = assess(words).tier != "none"
+            found = found or danger
+            made = problems.report(at.clinic, user=at.anna, role="help_seeker", kind="hurtful", text=words)
+            assert made.danger == danger, rule.id
+    assert found
+    with at.store.read() as unit:
+        assert unit.risk_events.of(at.thread)
+    at.store.close()
 
 
 def test_where_the_profile_has_no_button_there_is_none(tmp_path: Path, clock: Clock) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,11 @@ server_kit.require()
 
 from clinic_kit import Clinic, make_clinic, say, send
 
+from heedful.review.notes import sent_id
+from heedful.server.disclosure import text_of
+from heedful.server.words import load
 from heedful.store.erasure import verify_receipt
+from heedful.store.work import check_client_id
 from store_kit import Clock
 
 PLANTED = "ZZplantedZZ"
@@ -187,7 +193,7 @@ def test_memory_is_seen_with_its_source_changed_and_removed(clinic: Clinic) -> N
 def test_every_consent_is_no_until_somebody_says_yes(clinic: Clinic) -> None:
     client = clinic.begun()
     anna = clinic.site.ids["help_seeker"]
-    assert client.get("/consents").text.count("The answer is no.") == 5
+    assert client.get("/consents").text.count("The answer is no.") == 3
     for answer in ("given", "given", "withdrawn"):
         send(client, "/consents/training", {"answer": answer})
     with clinic.store.read() as unit:
@@ -237,6 +243,27 @@ def test_deletion_asks_twice_and_leaves_a_signed_receipt(clinic: Clinic) -> None
     assert "anna" not in clara.get("/people").text
 
 
+def test_a_deletion_in_danger_shows_the_lines_and_leaves_a_task_without_words(clinic: Clinic) -> None:
+    client = clinic.begun()
+    say(client, f"Hello. {PLANTED}", "m-1")
+    assert "You do not have to wait for us" not in client.get("/me/delete").text
+    say(client, f"I am going to kill myself tonight. {PLANTED}", "m-2")
+    page = client.get("/me/delete").text
+    assert "You do not have to wait for us" in page
+    assert '<ol class="options">' in page
+    token = server_kit.csrf(page)
+    assert "Everything is deleted" in client.post("/me/delete/now", data={"csrf": token, "sure": "yes"}).text
+    (task,) = tasks(clinic)
+    assert (task.kind, task.text, task.thread_id) == ("erased_at_risk", None, None)  # the takeover has ended
+    clara = clinic.client("clinician")
+    page = clara.get("/tasks").text
+    assert "Somebody at risk deleted their account" in page
+    assert "anna" not in page
+    values = {"version": str(task.version), "outcome": "The team has spoken about it."}
+    assert send(clara, f"/tasks/{task.id}/done", values, page="/tasks").status_code == 303
+    assert tasks(clinic) == []
+
+
 def test_where_the_profile_offers_no_deletion_the_page_says_whom_to_ask(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "src/heedful/profiles/strict.toml").read_text("utf-8")
     (tmp_path / "own.toml").write_text(text.replace('erasure = "on"', 'erasure = "off"'), "utf-8")
@@ -245,3 +272,25 @@ def test_where_the_profile_offers_no_deletion_the_page_says_whom_to_ask(tmp_path
     assert "Ask the team" in client.get("/me").text
     assert client.get("/me/delete").status_code == 404
     clinic.store.close()
+
+
+@pytest.mark.parametrize(("language", "limit"), [("en", "your words"), ("de", "Ihrer Worte"), ("es", "palabra tuya")])
+def test_the_pages_do_not_promise_more_than_they_do(clinic: Clinic, language: str, limit: str) -> None:
+    """Where something is left out of the record or of a deletion, the page says so."""
+    say = load(language).say
+    assert limit in say("delete.stays")
+    assert {"en": "levels of risk", "de": "Stufen der Gefahr", "es": "niveles de riesgo"}[language] in say(
+        "record.attached", file="x.json"
+    )
+    days, _ = text_of(clinic.desk, "before-first-use", language)
+    assert "365" in days
+    assert "{" not in days
+    assert {"en": "backups", "de": "Sicherungen", "es": "copias"}[language] in days
+
+
+def test_other_answers_within_a_second_are_another_message(clinic: Clinic, clock: Clock) -> None:
+    with clinic.store.begin() as unit:
+        kept = unit.exercises.add(help_seeker=clinic.site.ids["help_seeker"], kind="values", answers={"a": "b"})
+    later = replace(kept, changed_at=kept.changed_at + timedelta(milliseconds=2))
+    assert sent_id(later) != sent_id(kept)
+    assert check_client_id(sent_id(later))

@@ -35,6 +35,36 @@ def test_old_words_go_and_young_ones_stay(store: Store, clock: Clock) -> None:
     assert audit.verify(store).state == "ok"
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_conversation_with_an_open_risk_keeps_its_words(store: Store, clock: Clock, who: Cast, held: bool) -> None:
+    fill(store, who)
+    with store.begin() as unit:
+        unit.threads.raise_risk(who.thread, 2, by="rules")
+        if held:
+            unit.threads.move(who.thread, "risk_held", by="rules", reason=None)
+        else:
+            unit.threads.move(who.thread, "human_owned", by=who.clara, owner=who.clara, reason=None)
+    with store.read() as unit:
+        said = unit.turns.of(who.thread)
+        assert len(said) > 1
+    clock.forward(days=400)
+    expire(store, clock.at)
+    with store.read() as unit:
+        assert unit.turns.of(who.thread) == said
+        assert unit.checkins.of(who.anna) == ()
+
+
+def test_the_reason_for_lowering_a_risk_stays(store: Store, clock: Clock, who: Cast) -> None:
+    with store.begin() as unit:
+        unit.threads.raise_risk(who.thread, 2, by="rules")
+        version = unit.threads.get(who.thread).version
+        unit.threads.lower_risk(who.thread, 0, by=who.clara, reason="It was a song.", version=version)
+    clock.forward(days=400)
+    expire(store, clock.at)
+    with store.read() as unit:
+        assert [n.text for n in unit.notes.of(who.thread)] == ["It was a song."]
+
+
 def test_a_conversation_counts_on_where_all_its_words_are_gone(store: Store, clock: Clock, who: Cast) -> None:
     with store.read() as unit:
         before = unit.turns.last(who.thread, 1)[0].sequence

@@ -30,6 +30,7 @@ from heedful.store import Store
 from heedful.store.records import Draft, StoredTurn, Task, Thread
 from heedful.store.states import Purpose
 from heedful.store.unit import Unit
+from heedful.store.work import as_name
 from heedful.types import Turn
 
 LONGEST = 50_000
@@ -257,9 +258,8 @@ class Clinic:
             return None
         verdict = self._gate(unit, thread, text, author="draft")
         if verdict.outcome == "block":
-            unit.audit.add(
-                crisis.PROGRAM, "draft.blocked", f"thread:{thread.id}", rules=list(verdict.rules), model=model
-            )
+            rules = [as_name(rule) for rule in verdict.rules]
+            unit.audit.add(crisis.PROGRAM, "draft.blocked", f"thread:{thread.id}", rules=rules, model=as_name(model))
             unit.counters.add("drafts_blocked")
             return None
         unit.counters.add("drafts_made")
@@ -547,7 +547,7 @@ class Clinic:
         if verdict.outcome != "pass":
             if not anyway:
                 raise TransitionError(f"Look at these words again ({rules}): edit them, or send them all the same.")
-            unit.audit.add(by, "gate.overruled", f"thread:{thread.id}", rules=list(verdict.rules))
+            unit.audit.add(by, "gate.overruled", f"thread:{thread.id}", rules=[as_name(r) for r in verdict.rules])
 
 
 def checked(text: str) -> str:

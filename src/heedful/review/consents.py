@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 from heedful.review import crisis
 from heedful.review.clinic import Clinic
@@ -18,6 +18,8 @@ from heedful.store.unit import Unit
 
 WITHDRAWN = "consent_withdrawn"
 """Kind of the task that a withdrawal makes while a conversation is open."""
+NOT_ENFORCED: Final[tuple[Purpose, ...]] = ("quality_review", "research")
+"""Purposes whose answer changes nothing in this program: nobody is asked. Who answered before can take it back."""
 Answer = Literal["given", "withdrawn", "none"]
 
 
@@ -33,11 +35,13 @@ class State:
 
 
 def states(unit: Unit, user: str) -> tuple[State, ...]:
-    """All purposes, in the order of the ledger's words."""
+    """All purposes that are asked or were answered, in the order of the ledger's words."""
     entries = unit.consents.of(user)
     out = []
     for purpose in PURPOSES:
         mine = tuple(entry for entry in entries if entry.purpose == purpose)
+        if purpose in NOT_ENFORCED and not mine:
+            continue
         last = mine[-1] if mine else None
         answer: Answer = "none" if last is None else "given" if last.action == "given" else "withdrawn"
         at, version = (last.at, last.version) if last else (None, "")

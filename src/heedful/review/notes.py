@@ -238,7 +238,7 @@ def sent_plans(unit: Unit, thread: str, kinds: frozenset[str]) -> tuple[Exercise
 
 def sent_id(exercise: Exercise) -> str:
     """The client id under which an exercise is sent; other answers are another message."""
-    return f"exercise:{exercise.id}:{exercise.changed_at.timestamp():.0f}"
+    return f"exercise:{exercise.id}:{exercise.changed_at.timestamp():.6f}"
 
 
 def sign_plan(clinic: Clinic, thread: str, exercise: str, *, by: str, kinds: frozenset[str]) -> Signature:

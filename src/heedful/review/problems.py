@@ -1,7 +1,8 @@
 """Reports of problems: somebody says what went wrong, a supervisor deals with it. The words are sealed.
 
 Who lists reports (an export of incidents, the admin's page) gets facts without words: `listed`. Only the page of the
-supervisor shows what was written. A report of a help-seeker is read by the crisis rules, as a message is.
+supervisor shows what was written. A report of a help-seeker is read by the crisis rules, as a message is: a sign in it
+holds their conversation and starts its clock, and a person is asked to look.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from heedful.errors import DataError
+from heedful.errors import DataError, TransitionError
 from heedful.review import crisis
 from heedful.review.clinic import Clinic
-from heedful.safety.crisis import TIERS, assess
+from heedful.safety import events
+from heedful.safety.crisis import TIERS, Assessment, assess
+from heedful.safety.policy import decide
 from heedful.store import Store
 from heedful.store.records import ProblemReport
 from heedful.store.states import Role
 from heedful.store.unit import Unit
+from heedful.store.work import as_name
 from heedful.types import Turn
 
 TASK: Final = "report"
@@ -55,31 +59,55 @@ def report(clinic: Clinic, *, user: str, role: Role, kind: str, text: str) -> Re
     if not words or len(words) > LONGEST or "\x00" in words:
         raise DataError(f"A report has 1 to {LONGEST:,} characters.")
 
+    found = assess([Turn(role="user", text=words)]) if role == "help_seeker" else None
+    danger = found if found is not None and found.tier != "none" else None
+    thread = None if danger is None else _conversation(clinic, user)
+
     def work(unit: Unit) -> Reported:
         made = unit.reports.add(user=user, role=role, kind=kind, text=words)
         due = unit.now() + timedelta(minutes=clinic.policy.look_minutes)
         unit.tasks.add(kind=TASK, due_at=due, by=user, text=made.id)
         unit.counters.add("problems_reported")
-        if role != "help_seeker":
-            return Reported(report=made)
-        threads = [thread for thread in unit.threads.of(user) if thread.state != "closed"]
-        for thread in threads:
-            clinic.stop_if_due(unit, thread)
-        return Reported(report=made, danger=_danger(clinic, unit, user, words, threads[-1].id if threads else None))
+        if danger is not None:
+            _happen(clinic, unit, user, danger, thread)
+        if role == "help_seeker":
+            for mine in [t for t in unit.threads.of(user) if t.state != "closed"]:
+                clinic.stop_if_due(unit, mine)
+        return Reported(report=made, danger=danger is not None)
 
     return clinic.store.run(work)
 
 
-def _danger(clinic: Clinic, unit: Unit, user: str, words: str, thread: str | None) -> bool:
-    found = assess([Turn(role="user", text=words)])
-    if found.tier == "none":
-        return False
+def _conversation(clinic: Clinic, user: str) -> str | None:
+    """The open conversation, or a new one; None where it may not begin yet: then a task has to do."""
+    try:
+        return clinic.open(user).id
+    except TransitionError:
+        return None
+
+
+def _happen(clinic: Clinic, unit: Unit, user: str, found: Assessment, thread: str | None) -> None:
+    """What a message with this sign would lead to, and at the least a task for a person."""
     urgent = found.tier == TIERS[-1]
+    rules = [as_name(rule) for rule in sorted(found.rules)[:20]]
+    unit.audit.add(crisis.PROGRAM, "report.danger", f"user:{user}", tier=found.tier, rules=rules)
+    if thread is not None:
+        now = unit.threads.raise_risk(thread, 0, by=user)  # its row is ours until the end
+        try:
+            asked = decide(found, state=crisis.state_of(now))
+        except DataError:
+            pass  # what is stored about the conversation is damaged: the task below is not
+        else:
+            said = events.Said(assessment=found, rung=asked.rung, tier=asked.tier)
+            setting = clinic.policy.setting(unit.now())
+            if now.state != "closed":
+                crisis.happen(unit, now, said, setting=setting, lines=clinic.policy.lines)
+    kinds = (crisis.TAKEOVER,) if urgent else (crisis.TAKEOVER, crisis.LOOK)
+    if thread is not None and any(task.kind in kinds for task in unit.tasks.open(thread=thread)):
+        return
     minutes = clinic.policy.response_minutes if urgent else clinic.policy.look_minutes
     due = unit.now() + timedelta(minutes=minutes)
     unit.tasks.add(kind=crisis.LOOK, due_at=due, by=crisis.PROGRAM, thread=thread, help_seeker=user)
-    unit.audit.add(crisis.PROGRAM, "report.danger", f"user:{user}", tier=found.tier, rules=sorted(found.rules)[:20])
-    return True
 
 
 def close(store: Store, id: str, *, by: str, outcome: str, version: int) -> ProblemReport:

@@ -1,4 +1,4 @@
-"""A help-seeker's own record: everything that is kept about them, in a form that they can read and take along.
+"""A help-seeker's own record: what they wrote, filled in and were told, in a form that they can read and take along.
 
 Drafts that were never sent are the clinic's notes about its work, not messages to the person; the record says how many
 there were, and the clinic answers for the rest (docs/decisions/0055-own-record.md).

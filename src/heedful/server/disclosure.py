@@ -48,7 +48,7 @@ def text_of(desk: Desk, moment: str, language: str) -> tuple[str, str]:
     found = load_texts(language if language in TEXT_LANGUAGES else "en")
     lines = desk.directory.fill(language)
     say = words.load(language if language in words.LANGUAGES else "en").say
-    house = desk.house
+    house, days = desk.house, desk.switch("transcript_days")
     values = {
         "line": lines.line,
         "emergency": lines.emergency,
@@ -56,7 +56,7 @@ def text_of(desk: Desk, moment: str, language: str) -> tuple[str, str]:
         "responsible": house.responsible or say("house.responsible"),
         "contact": house.contact or say("house.contact"),
         "place": house.place or say("house.place"),
-        "days": desk.switch("transcript_days") or say("house.unlimited"),
+        "days": say("house.at_most", days=days) if days else say("house.unlimited"),
     }
     # A day on which the notice comes again says what a start says.
     named = "start" if moment == "daily" else moment
@@ -151,7 +151,7 @@ def answer_question(unit: Unit, desk: Desk, turn: StoredTurn, *, language: str) 
     text = f"{yes} {more}" if desk.clinic.policy.drafts else yes
     unit.notices.add(
         moment="when-asked",
-        wording=text,
+        wording=text if desk.on("notice_proof") else "",
         version=version,
         language=language,
         user=thread.help_seeker,

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Table, delete, func, select, update
 
 from heedful.errors import ConflictError, TransitionError
 from heedful.store import models
 from heedful.store.columns import Base, canonical, moment_text
-from heedful.store.records import Receipt
+from heedful.store.records import Receipt, Thread
 from heedful.store.rows import sealed_columns, table_of
 from heedful.store.store import Store
 from heedful.store.unit import Unit
 from heedful.store.work import new_id
 
-THREADS, USERS = table_of(models.Thread), table_of(models.User)
+THREADS, USERS, TASKS = table_of(models.Thread), table_of(models.User), table_of(models.Task)
+AT_RISK: Final = "erased_at_risk"
+"""Kind of the task that a deletion leaves where somebody was at risk. It has no words and can be closed."""
+IMMEDIATE: Final = 2
+"""The level of risk at which a deletion does not end things silently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,23 @@ def erase(store: Store, help_seeker: str, *, by: str) -> Receipt:
     return receipt
 
 
+def at_risk(unit: Unit, help_seeker: str) -> Thread | None:
+    """The open conversation in which this person is held, or at immediate risk."""
+    mine = [thread for thread in unit.threads.of(help_seeker) if thread.state != "closed"]
+    return next((t for t in mine if t.state == "risk_held" or t.risk_level >= IMMEDIATE), None)
+
+
+def _leave_task(unit: Unit, help_seeker: str, by: str, thread: Thread | None) -> None:
+    """Nobody can take over what is deleted; where somebody was at risk, people are told that much."""
+    now = unit.now()
+    mine = select(THREADS.c.id).where(THREADS.c.help_seeker == help_seeker)
+    ended = TASKS.c.thread_id.in_(mine) & (TASKS.c.kind == "takeover") & TASKS.c.done_at.is_(None)
+    done = {"done_at": now, "done_by": by, "changed_by": by, "version": TASKS.c.version + 1}
+    unit.execute(update(TASKS).where(ended).values(done))
+    if thread is not None:
+        unit.tasks.add(kind=AT_RISK, due_at=now, by=by, help_seeker=help_seeker, owner=thread.owner)
+
+
 def verify_receipt(store: Store, receipt: Receipt) -> bool:
     """Whether the receipt is what this store signed."""
     return store.keys.signed(_signed_bytes(receipt.user_id, receipt.receipt), receipt.signature)
@@ -68,6 +89,7 @@ def _erase(unit: Unit, help_seeker: str, by: str) -> Receipt:
         ],
         "exports": [{"id": e.id, "name": e.name} for e in unit.exports.holding(help_seeker)],
     }
+    risky = at_risk(unit, help_seeker)
     counts = {step.table.name: _apply(unit, step) for step in _steps(help_seeker)}
     now = unit.now()
     # Nothing is said in these conversations any more, whatever state they were in.
@@ -79,6 +101,7 @@ def _erase(unit: Unit, help_seeker: str, by: str) -> Receipt:
             state="closed", closed_at=now, closed_by=by, changed_at=now, changed_by=by, version=THREADS.c.version + 1
         )
     )
+    _leave_task(unit, help_seeker, by, risky)
     unit.execute(
         update(USERS)
         .where(USERS.c.id == help_seeker)

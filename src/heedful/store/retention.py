@@ -27,7 +27,8 @@ TIMES: Final = ("changed_at", "edited_at", "created_at", "at")
 def expire(store: Store, before: datetime) -> int:
     """Delete words of help-seekers that are older than `before`; how many rows lost theirs.
 
-    Waiting tasks keep their words until they are done, and drafts go with the message that they answer.
+    Waiting tasks keep their words until they are done, and drafts go with the message that they answer. A conversation
+    that is held, or that a person has taken and whose risk is open, keeps its words: somebody may need them tonight.
     """
     n = store.run(lambda unit: _expire(unit, before))
     if n:
@@ -44,6 +45,10 @@ def _expire(unit: Unit, before: datetime) -> int:
         .join(THREADS, THREADS.c.id == TURNS.c.thread_id)
         .where(THREADS.c.state != "closed", TURNS.c.created_at < before)
     )
+    risky = select(THREADS.c.id).where(
+        or_(THREADS.c.state == "risk_held", and_(THREADS.c.state == "human_owned", THREADS.c.risk_level > 0))
+    )
+    keep = keep.where(THREADS.c.id.not_in(risky))
     n = 0
     for table in _tables():
         where = _older(table, before)
@@ -51,6 +56,8 @@ def _expire(unit: Unit, before: datetime) -> int:
             where = or_(where, table.c.turn_id.in_(old), table.c.sent_turn_id.in_(old))
         if table.name == "turns":
             where = and_(where, table.c.id.not_in(keep))
+        if "thread_id" in table.c:
+            where = and_(where, or_(table.c.thread_id.is_(None), table.c.thread_id.not_in(risky)))
         n += unit.changed(delete(table).where(where))
     n += _blank(unit, [row.id for row in unit.execute(keep)])
     done = table_of(models.Task)
@@ -67,10 +74,11 @@ def _expire(unit: Unit, before: datetime) -> int:
 def _tables() -> list[Table]:
     """Tables whose rows go, children before parents. Sessions and jobs have an end of their own.
 
-    Notes and plans of clinicians are the record of care; how long that is kept is another law's matter.
+    Notes and plans of clinicians, and the reasons that they gave (why a risk was lowered), are the record of care; how
+    long that is kept is another law's matter.
     """
     found = [m.class_ for m in Base.registry.mappers if m.class_.erase.how == "delete"]
-    names = {table_of(m).name for m in found} - {"sessions", "jobs", "case_notes"}
+    names = {table_of(m).name for m in found} - {"sessions", "jobs", "case_notes", "notes"}
     return [table for table in reversed(Base.metadata.sorted_tables) if table.name in names]
 
 

@@ -14,7 +14,7 @@ from heedful.server import disclosure, here
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
 from heedful.server.shown import show
-from heedful.store.states import PURPOSES, Purpose
+from heedful.store.states import Purpose
 from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/consents", include_in_schema=False)
@@ -37,14 +37,14 @@ def overview(caller: Called, desk: At) -> Response:
 def one(purpose: str, caller: Called, desk: At) -> Response:
     """One purpose on a page of its own."""
     _offered(desk)
-    return page_of(caller, desk, _purpose(purpose))
+    return page_of(caller, desk, _purpose(purpose, caller, desk))
 
 
 @router.post("/{purpose}")
 def answer(purpose: str, caller: Called, desk: At, answer: Annotated[str, Form(max_length=20)] = "") -> Response:
     """Yes or no; the wording that was on the page is kept with it."""
     _offered(desk)
-    found = _purpose(purpose)
+    found = _purpose(purpose, caller, desk)
     if answer not in ("given", "withdrawn"):
         raise HTTPException(404, "There is no such answer.")
     text, version = wording(desk, found, here.language())
@@ -116,8 +116,9 @@ def recording_asked(unit: Unit, desk: Desk, user: str) -> bool:
     return all(entry.purpose != "recording" for entry in unit.consents.of(user))
 
 
-def _purpose(name: str) -> Purpose:
-    found = next((purpose for purpose in PURPOSES if purpose == name), None)
+def _purpose(name: str, caller: Caller, desk: Desk) -> Purpose:
+    with desk.clinic.store.read() as unit:
+        found = next((s.purpose for s in consents.states(unit, caller.user or "") if s.purpose == name), None)
     if found is None:
         raise HTTPException(404, "There is no such purpose.")
     return found

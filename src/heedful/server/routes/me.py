@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from heedful.review import notes
 from heedful.review.consents import states
 from heedful.review.record import own_record
+from heedful.safety import texts
 from heedful.server import here
 from heedful.server.access import Called
 from heedful.server.clinic import At, Desk
@@ -21,7 +22,7 @@ from heedful.server.record_pdf import ATTACHED, Labels, to_pdf
 from heedful.server.shown import show
 from heedful.server.state import Serving
 from heedful.store.columns import canonical
-from heedful.store.erasure import erase
+from heedful.store.erasure import at_risk, erase
 from heedful.store.records import MemoryItem
 from heedful.store.unit import Unit
 
@@ -99,7 +100,7 @@ def _own(unit: Unit, item: str, user: str) -> None:
 
 @router.get("/record.json")
 def download(caller: Called, desk: At) -> Response:
-    """Everything that is kept, as a file."""
+    """The own record, as a file."""
     found = own_record(desk.clinic.store, caller.user or "")
     text = json.dumps(found, ensure_ascii=False, indent=2)
     headers = {"Content-Disposition": 'attachment; filename="my-record.json"'}
@@ -168,12 +169,20 @@ def _may_erase(desk: Desk) -> None:
 
 
 def _outside(user: str, desk: Desk) -> dict[str, Any]:
-    """What a deletion cannot reach."""
+    """What a deletion cannot reach; to somebody at risk, what to do now comes first."""
     with desk.clinic.store.read() as unit:
+        risky = at_risk(unit, user) is not None
         return {
+            "options": _options(desk) if risky else (),
             "adapters": [adapter.name for adapter in unit.adapters.learned_from(user)],
             "exports": [export.name for export in unit.exports.holding(user)],
         }
+
+
+def _options(desk: Desk) -> tuple[str, ...]:
+    lines = desk.directory.fill(here.language())
+    found = texts.load(texts.nearest_language(here.language()))
+    return found.options("thoughts", line=lines.line, emergency=lines.emergency)
 
 
 def _plain(found: Any) -> Any:

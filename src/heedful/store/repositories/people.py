@@ -32,14 +32,6 @@ class Users(Repository[User]):
 
     model, record, noun = models.User, User, "user"
 
-    def lock(self, id: str) -> None:
-        """Other writers that lock this account wait until the transaction ends.
-
-        Raises:
-            NotFoundError: no such user.
-        """
-        self._locked(self.table, id, self.noun)
-
     def add(
         self,
         *,
