@@ -62,7 +62,9 @@ class ClinicMachine(RuleBasedStateMachine):
     @rule(text=MESSAGES, again=st.booleans())
     def message(self, text: str, again: bool) -> None:
         client_id = f"m-{len(self.acknowledged)}"
+        owned, before = self.at.state() == "human_owned", len(self.at.turns())
         receipt = self.attempt(lambda: self.at.say(text, client_id))
+        assert not owned or len(self.at.turns()) == before + 1, "the program is silent while a person talks"
         if receipt is None:
             assert self.at.state() == "closed"
             return
@@ -160,6 +162,12 @@ class ClinicMachine(RuleBasedStateMachine):
             assert self.lowered_by_person
         self.level, self.lowered_by_person = thread.risk_level, False
         assert thread.risk_highest >= thread.risk_level
+
+    @invariant()
+    def who_is_held_has_a_clock_and_who_is_closed_has_none(self) -> None:
+        state, tasks = self.at.state(), self.at.tasks()
+        assert state != "risk_held" or "takeover" in tasks
+        assert state != "closed" or not {"takeover", "look"} & set(tasks)
 
     @invariant()
     def the_audit_holds(self) -> None:
