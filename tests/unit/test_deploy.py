@@ -8,17 +8,22 @@ import shlex
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+import postgres_kit
 import server_kit
+import store_kit
 
 server_kit.require()
 
 import yaml
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from heedful.cli.serve import OPTIONS, serve_command
 from heedful.errors import ConfigError
@@ -146,6 +151,43 @@ def test_the_address_of_the_database_works(postgres: str, keys: Keys, tmp_path: 
     store = Store.open(real.replace("/run/secrets/pgpass", str(passfile)), keys)
     assert store.id
     store.close()
+
+
+def test_the_account_of_the_compose_file_is_no_superuser_and_the_store_works_with_it(
+    postgres_server: str, keys: Keys, tmp_path: Path
+) -> None:
+    """Its script, run by a real PostgreSQL; `heedful` is somebody else there, so another name."""
+    service = SERVICES["postgres"]
+    assert service["environment"]["POSTGRES_USER"] != "heedful"
+    (mount,) = [v for v in service["volumes"] if ":/docker-entrypoint-initdb.d/" in v]
+    script = (ROOT / "deploy" / mount.split(":")[0]).read_text("utf-8")
+    assert "/run/secrets/db_password" in script
+    assert "db_password" in service["secrets"]
+    (tmp_path / "db_password").write_text("it's a secret\n", "utf-8")
+    name = f"role_{uuid.uuid4().hex}"
+    here = script.replace("/run/secrets/", f"{tmp_path}/").replace(" heedful", f" {name}")
+    folder = postgres_kit.programs()
+    assert folder is not None
+    made = subprocess.run(
+        [str(folder / "psql"), "-X", "-v", "ON_ERROR_STOP=1", postgres_server.format(name="postgres")],
+        input=here, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    store = Store.open(postgres_server.format(name=name).replace("//heedful@", f"//{name}@"), keys)
+    store_kit.cast(store)
+    store.backend.scrub()
+    with store.backend.engine.connect() as connection:
+        assert connection.execute(text("SELECT usesuper FROM pg_user WHERE usename = current_user")).scalar() is False
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            connection.execute(text("SET session_replication_role = replica"))
+    store.close()
+
+
+def test_people_behind_the_proxy_are_let_in() -> None:
+    """Without its name every page would be a 400, and without the proxy all people would share one limit."""
+    config = heedful_config(SERVICES["heedful"]["command"])
+    assert config.names == ("clinic.example",)
+    assert config.trusted_proxy == "127.0.0.1"
 
 
 @pytest.mark.skipif(
