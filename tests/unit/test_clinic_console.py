@@ -481,3 +481,7 @@ def test_the_supervisor_sees_load_clocks_and_decisions(clinic: Clinic, clock: Cl
     (load,) = [row for row in overview.caseload(clinic.store) if row.name == "clara"]
     assert (load.owned, load.at_risk, load.decided) == (1, 1, 2)
     assert clara.get("/supervision").status_code == 403
+
+
+def test_the_admins_page_says_what_an_admin_could_do(clinic: Clinic) -> None:
+    assert "could read with it" in clinic.client("admin").get("/admin").text
