@@ -16,6 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("nltk")
 pytest.importorskip("rapidfuzz")
 
+from conftest import Call
 from heedful import corpora
 from heedful.classify.selector import is_selector, load_selector, ridge
 from heedful.errors import ConfigError, DataError, LeakError, NotFoundError
@@ -193,6 +194,12 @@ def test_what_chose_its_penalty_is_said_where_it_is_judged(corpus: Path, run: Ru
     here = studied(corpus, run, tmp_path / "b", split="valid", merge_turns=True).summary["limits"]
     assert any("chosen on the part that is judged here" in limit for limit in here)
     assert any("merged" in limit for limit in here)
+
+
+def test_the_verb_says_what_to_do_with_it(call: Call, corpus: Path, tmp_path: Path) -> None:
+    settings = [f"dataset={corpus}", "features=state", "l2=[1]", "bootstrap=20", "allow_leaks=true"]
+    code, out, err = call("train", "method=selector", *settings, f"output_dir={tmp_path / 'one'}")
+    assert (code, "in a study, systems:" in out + err) == (0, True)
 
 
 # ------------------------------------------------------------------------------------------------------ the arithmetic

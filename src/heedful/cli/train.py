@@ -146,6 +146,8 @@ def _next(folder: Path, summary: Mapping[str, Any]) -> str:
         return f"in a study or an evaluation, plan: {{choose: argmax, mix: {folder}}}"
     if method == "belief":
         return f"heedful eval crisis --belief {folder}   then   heedful serve belief={folder}"
+    if method == "selector":
+        return f"in a study, systems: {{select: {{model_name_or_path: {folder}}}}}   (or heedful eval compare)"
     # A file of pairs holds no conversations that replies could be written for.
     data = " dataset=NAME" if summary.get("form") == "pairs" and is_file(str(summary.get("dataset"))) else ""
     return f"heedful eval run {folder}{data}   or   heedful chat {folder}"
