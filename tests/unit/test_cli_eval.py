@@ -241,7 +241,7 @@ def test_demo_goes_on_from_a_checkpoint(short: Path, call: Call, monkeypatch: py
 
     monkeypatch.setattr(demo, "evaluate", stop)
     with monkeypatch.context() as patch:
-        patch.setattr("heedful.training.run._finish", stop)  # killed between the last checkpoint and the end
+        patch.setattr("heedful.training.run.finish", stop)  # killed between the last checkpoint and the end
         with pytest.raises(Stop):
             quick_demo(call, short, "save_steps=1", "max_steps=3")
     assert not (short / "summary.json").exists()
