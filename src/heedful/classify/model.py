@@ -138,12 +138,8 @@ class LabelModel:
 
     def save(self, folder: Path) -> None:
         """Write the scorer into `folder` and set its fingerprint. Only the owner may read its numbers."""
-        kept: dict[str, Any] = {f"head.{key}": value for key, value in self.head.items()}
-        values = []
-        for at, (name, features) in enumerate(self.features):
-            own, arrays = features.save(folder)
-            values.append({"name": name, **own})
-            kept.update({f"features.{at}.{key}": value for key, value in arrays.items()})
+        values, kept = save_features(self.features, folder)
+        kept |= {f"head.{key}": value for key, value in self.head.items()}
         with open(folder / NUMBERS, "wb", opener=private) as file:
             np.savez(file, allow_pickle=False, **kept)
         described = {
@@ -209,13 +205,10 @@ def _load(folder: Path, written: int) -> LabelModel:
                 f"The scorer {folder} has version {described['version']}, and this heedful reads version {VERSION}; "
                 "train it again."
             )
-        with (folder / NUMBERS).open("rb") as packed, np.load(packed, allow_pickle=False) as file:
-            kept = {name: file[name] for name in file.files}
+        kept = numbers_of(folder / NUMBERS)
         fingerprint = described.pop("fingerprint")
         settings = FeatureSettings(**described["settings"])
-        parts = make("+".join(values["name"] for values in described["features"]), settings)
-        for at, ((_, features), values) in enumerate(zip(parts, described["features"], strict=True)):
-            features.restore(folder, values, under(kept, f"features.{at}."))
+        parts = restore_features(described["features"], kept, folder, settings)
         model = LabelModel(
             name=described["name"],
             label_set=described["label_set"],
@@ -257,6 +250,32 @@ def same_family(a: LabelModel, b: LabelModel) -> str | None:
 
 def _kinds(model: LabelModel) -> set[str]:
     return {name.removesuffix("_tuned").removesuffix("_turns") for name in parts_of(str(model.record["features"]))}
+
+
+def save_features(parts: Sequence[tuple[str, Features]], folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What describes fitted features, and their arrays by names that `restore_features` knows again."""
+    values, kept = list[dict[str, Any]](), dict[str, Any]()
+    for at, (name, features) in enumerate(parts):
+        own, arrays = features.save(folder)
+        values.append({"name": name, **own})
+        kept.update({f"features.{at}.{key}": value for key, value in arrays.items()})
+    return values, kept
+
+
+def restore_features(
+    described: Sequence[Mapping[str, Any]], kept: Mapping[str, Any], folder: Path, settings: FeatureSettings
+) -> list[tuple[str, Features]]:
+    """Undo `save_features`."""
+    parts = make("+".join(values["name"] for values in described), settings)
+    for at, ((_, features), values) in enumerate(zip(parts, described, strict=True)):
+        features.restore(folder, values, under(kept, f"features.{at}."))
+    return parts
+
+
+def numbers_of(path: Path) -> dict[str, Any]:
+    """The arrays of an `.npz` file, read without pickle."""
+    with path.open("rb") as packed, np.load(packed, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def under(kept: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from heedful.classify.base import Features, FeatureSettings, Item, Lesson, Sparse
 from heedful.classify.features import make
-from heedful.classify.model import fingerprint_of, private, under
+from heedful.classify.model import fingerprint_of, numbers_of, private, restore_features, save_features
 from heedful.classify.state import next_item
 from heedful.errors import ConfigError, DataError, NotFoundError
 from heedful.models.causal import SELECTOR_FILE
@@ -84,12 +84,8 @@ class ReplySelector:
 
     def save(self, folder: Path) -> None:
         """Write it into `folder` and set its fingerprint. Only the owner may read it: it is made of people's words."""
-        kept: dict[str, Any] = {"weights": self.weights, "mean": self.mean}
-        values = []
-        for at, (name, features) in enumerate(self.features):
-            own, arrays = features.save(folder)
-            values.append({"name": name, **own})
-            kept.update({f"features.{at}.{key}": value for key, value in arrays.items()})
+        values, kept = save_features(self.features, folder)
+        kept |= {"weights": self.weights, "mean": self.mean}
         with open(folder / NUMBERS, "wb", opener=private) as file:
             np.savez(file, allow_pickle=False, **kept)
         described = {
@@ -173,13 +169,10 @@ def load_selector(path: str | os.PathLike[str]) -> ReplySelector:
         described = json.loads((folder / SELECTOR_FILE).read_text("utf-8"))
         if described["version"] != VERSION:
             raise DataError(f"The selector {folder} has version {described['version']}, not {VERSION}; train it again.")
-        with (folder / NUMBERS).open("rb") as packed, np.load(packed, allow_pickle=False) as file:
-            kept = {name: file[name] for name in file.files}
+        kept = numbers_of(folder / NUMBERS)
         fingerprint = described.pop("fingerprint")
         settings = FeatureSettings(**described["settings"])
-        parts = make("+".join(values["name"] for values in described["features"]), settings)
-        for at, ((_, features), values) in enumerate(zip(parts, described["features"], strict=True)):
-            features.restore(folder, values, under(kept, f"features.{at}."))
+        parts = restore_features(described["features"], kept, folder, settings)
         selector = ReplySelector(
             name=described["name"],
             label_set=described["label_set"],
