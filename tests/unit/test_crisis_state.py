@@ -626,6 +626,18 @@ AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=30, d
 TestAnyOrder = AnyOrder.TestCase
 
 
+def test_a_denial_after_the_end_is_looked_at_too() -> None:
+    """Nobody owns what is closed, so nobody would see that the answer to an open question came after it."""
+    talk = Talk()
+    talk.says("I'm going to kill myself tonight.")
+    talk.on(TakenOver(by="dana"))
+    talk.on(Closed(by="dana", reason="finished"))
+    actions = talk.says("I am not suicidal, just venting.")
+    assert talk.state.denials == 1
+    assert [a.kind for a in of(QueueTakeover, actions)] == ["look"]
+    assert not of(Say, actions), "a closed conversation is not spoken into"
+
+
 def test_cards_interrupt_only_in_an_emergency() -> None:
     assert not of(InterruptCard, Talk().says("I want to die."))
     assert of(InterruptCard, Talk().says("I'm going to kill myself tonight."))

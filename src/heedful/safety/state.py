@@ -442,7 +442,7 @@ def _denied(run: _Run) -> None:
     """One denial does not close it."""
     run.set(denials=run.state.denials + 1)
     run.say("after-denial")
-    if run.state.tier == "none" or not run.speaks:
+    if run.state.tier == "none" or run.state.thread == "human_owned":
         # A person reads it; or it was asked without a sign, for instance by a person. The answer stands in the log.
         return
     if not run.state.resources_open:
