@@ -117,6 +117,92 @@ def test_beams_start_after_the_plan() -> None:
     assert all(found[s.id].tokens[1:] == plain[s.id] for s in samples)
 
 
+def path(sample: Sample, words: tuple[int, ...]) -> Any:
+    """log p of the word after `words` on each sheet (8, V), by reading every prompt anew, without a cache."""
+    causal, _, marks, _ = setup()
+    with torch.no_grad():
+        rows = [
+            causal.model(input_ids=torch.tensor([[*sample.prompt, mark, *words]])).logits[0, -1].double()
+            for mark in marks.values()
+        ]
+    return torch.stack(rows).log_softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0, 3.5])
+def test_guided_words_are_those_of_the_formula(scale: float) -> None:
+    """Worked out by hand: belief in each plan by Bayes, its mean over plans, and the power of the ratio."""
+    _, samples, marks, _ = setup()
+    label, sample = NAMES[2], samples[0]
+    settings = Decoding(max_new_tokens=5)
+    rule = PlanRule(marks=marks, choose="given", given={sample.id: label}, guidance_scale=scale)
+    found = written(rule, settings, [sample])[sample.id]
+    belief = np.log(softmax(logits_of(sample)))
+    words: tuple[int, ...] = ()
+    for token, logprob in zip(found.tokens[1:], found.logprobs[1:], strict=True):
+        each = path(sample, words)
+        unplanned = np.logaddexp.reduce(each + belief[:, None], axis=0)
+        guided = unplanned + scale * (each[NAMES.index(label)] - unplanned)
+        held = guided - np.logaddexp.reduce(guided)
+        allowed = guided.copy()
+        allowed[list(marks.values())] = -np.inf
+        assert token == int(allowed.argmax())
+        assert logprob == pytest.approx(float(held[token]), abs=1e-3)
+        belief = belief + each[:, token]
+        belief -= np.logaddexp.reduce(belief)
+        words = (*words, token)
+    assert found.own == (), "what the model itself held of guided words is not what they were chosen by"
+
+
+def test_no_guidance_is_the_model_alone_and_one_label_more_or_less_changes_nothing_for_a_label_that_is_sure() -> None:
+    _, samples, marks, _ = setup()
+    settings = Decoding(max_new_tokens=6)
+    plain = written(PlanRule(marks=marks), settings)
+    assert written(PlanRule(marks=marks, guidance_scale=1.0), settings) == plain
+    sure = {s.id: np.where(np.arange(8) == 4, 0.0, -1e3) for s in samples}
+    strong = written(PlanRule(marks=marks, own=0.0, others=sure, guidance_scale=3.0), settings)
+    alone = written(PlanRule(marks=marks, own=0.0, others=sure), settings)
+    assert {k: w.tokens for k, w in strong.items()} == {k: w.tokens for k, w in alone.items()}
+
+
+def test_guidance_goes_with_every_way_of_choosing_words_and_with_streaming() -> None:
+    causal, samples, marks, _ = setup()
+    given = {s.id: NAMES[i % 8] for i, s in enumerate(samples)}
+    rule = PlanRule(marks=marks, choose="given", given=given, guidance_scale=2.5)
+    for settings in (
+        Decoding(max_new_tokens=6, do_sample=True, top_p=0.9),
+        Decoding(max_new_tokens=5, num_beams=3),
+        Decoding(max_new_tokens=5, do_sample=True, num_candidates=3),
+    ):
+        together = written(rule, settings)
+        for sample in samples[:3]:
+            alone = written(rule, settings, [sample])[sample.id]
+            assert alone.tokens == together[sample.id].tokens, "a reply does not depend on its neighbours"
+            assert alone.tokens[0] == marks[given[sample.id]]
+    seen: list[int] = []
+    (batch,) = generate(
+        causal, samples[:1], Decoding(max_new_tokens=6), plan=rule, on_token=lambda _, t: seen.append(t)
+    )
+    assert tuple(seen) == batch[0].written.tokens
+
+
+def test_stronger_guidance_makes_the_words_speak_for_their_plan() -> None:
+    """P(plan | words) of the model itself, over all replies: it rises with the scale."""
+    _, samples, marks, _ = setup()
+    label = NAMES[5]
+    shares = []
+    for scale in (0.0, 1.0, 3.0):
+        rule = PlanRule(marks=marks, choose="given", given={s.id: label for s in samples}, guidance_scale=scale)
+        found = written(rule, Decoding(max_new_tokens=5), samples)
+        held = []
+        for sample in samples:
+            belief, words = np.log(softmax(logits_of(sample))), found[sample.id].tokens[1:]
+            for at, token in enumerate(words):
+                belief = belief + path(sample, words[:at])[:, token]
+            held.append(softmax(belief)[NAMES.index(label)])
+        shares.append(float(np.mean(held)))
+    assert shares[0] < shares[1] < shares[2]
+
+
 def test_drawn_plans_follow_their_probabilities() -> None:
     _, samples, marks, _ = setup()
     sample = samples[0]

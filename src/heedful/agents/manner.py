@@ -39,11 +39,11 @@ def record_of(model: str) -> dict[str, Any]:
     return read_yaml(path) if path.is_file() else {}
 
 
-def manner_of(model: str, *, plan: str | None = None) -> Manner:
+def manner_of(model: str, *, plan: str | None = None, guidance_scale: float = 1.0) -> Manner:
     """How the model of a run folder answers; any other one is talked to in the format `chat`.
 
     Args:
-        plan: as of `settle_talk_plan`.
+        plan, guidance_scale: as of `settle_talk_plan`.
 
     Raises:
         UserError: a plan that the format cannot have, or planners whose knowledge is not there.
@@ -52,7 +52,7 @@ def manner_of(model: str, *, plan: str | None = None) -> Manner:
     fmt = make_format(run.get("format") or "chat")
     return Manner(
         fmt=fmt,
-        plan=settle_talk_plan(plan, fmt, model=model),
+        plan=settle_talk_plan(plan, fmt, model=model, guidance_scale=guidance_scale),
         planners=make(run.get("planners")),
         max_length=run.get("max_length") or 1024,
     )

@@ -39,6 +39,9 @@ class PlanConfig(Settings):
     )
     temperature: float = Field(default=1.0, gt=0, description="of choose: sample")
     top_p: float = Field(default=0.9, gt=0, le=1, description="of choose: sample")
+    guidance_scale: float = Field(
+        default=1.0, ge=0, description="how strongly the words follow the plan; 1 = the model alone"
+    )
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> PlanConfig:
@@ -79,7 +82,8 @@ class PlanSetting:
     def identity(self) -> dict[str, Any]:
         """What replies depend on."""
         about = {
-            **self.config.model_dump(exclude={"ask", "mix"}),
+            **self.config.model_dump(exclude={"ask", "mix", "guidance_scale"}),
+            **({} if self.config.guidance_scale == 1.0 else {"guidance_scale": self.config.guidance_scale}),
             "scorers": [reader.fingerprint for reader in self.readers],
         }
         return about if self.mix is None else {**about, "mix": self.mix.to_dict()}
@@ -118,6 +122,7 @@ class PlanSetting:
             others=others,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
+            guidance_scale=self.config.guidance_scale,
         )
 
     def check_vocabulary(self, vocabulary: Mapping[str, int]) -> None:
@@ -193,21 +198,30 @@ def settle_plan(spec: str | PlanConfig | None, fmt: Format, *, model: str = "") 
     return PlanSetting(config=config, label_set=label_set, markers=markers, readers=readers, mix=mix)
 
 
-def settle_talk_plan(spec: str | None, fmt: Format, *, model: str) -> PlanSetting | None:
+def settle_talk_plan(spec: str | None, fmt: Format, *, model: str, guidance_scale: float = 1.0) -> PlanSetting | None:
     """The `plan:` of a talk that goes on, in which nobody knows what the next strategy should be.
 
     Args:
         spec: `argmax`, `sample`, a label, or the folder of a mix; None: `argmax` where the format writes plans.
 
+        guidance_scale: how strongly the words follow it.
+
     Raises:
-        ConfigError: `gold`, or as for `settle_plan`.
+        ConfigError: `gold`, a guidance_scale for a format without plans, or as for `settle_plan`.
     """
     wanted = spec or ("argmax" if fmt.plan_marks else None)
     if wanted == "gold":
         raise ConfigError("Nobody knows the right strategy of a talk that goes on; take argmax, sample or a name.")
-    if wanted is not None and (Path(wanted).expanduser() / MIX).is_file():
-        return settle_plan(PlanConfig(mix=wanted), fmt, model=model)
-    return settle_plan(wanted, fmt, model=model)
+    if wanted is None:
+        if guidance_scale != 1.0:
+            raise ConfigError(
+                f"guidance_scale is for models that write a plan first, and the format '{fmt.name}' has none; leave it "
+                "out, or take a model of format: strategy."
+            )
+        return None
+    if (Path(wanted).expanduser() / MIX).is_file():
+        return settle_plan(PlanConfig(mix=wanted, guidance_scale=guidance_scale), fmt, model=model)
+    return settle_plan(PlanConfig(choose=wanted, guidance_scale=guidance_scale), fmt, model=model)
 
 
 def ask_readers(paths: Sequence[str], label_set: str) -> tuple[LabelModel, ...]:

@@ -12,7 +12,7 @@ import click
 
 from heedful import taxonomy
 from heedful.agents.manner import manner_of
-from heedful.agents.plan import settle_talk_plan
+from heedful.agents.plan import PlanSetting, settle_talk_plan
 from heedful.corpora import write_jsonl
 from heedful.errors import NotFoundError, UserError
 from heedful.models.causal import load
@@ -47,6 +47,13 @@ NOTICE = (
     "chosen",
     help="How a strategy is chosen, if the model has some: argmax (default), sample, a name, or the folder of a mix.",
 )
+@click.option(
+    "--guidance-scale",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="How strongly the words follow the strategy; 1 is the model alone, more is slower.",
+)
 @click.option("--show-plan", is_flag=True, help="Show what each reply was made from: strategies, stage, sources.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the talk there at the end; otherwise it is gone.")
 def chat_command(
@@ -56,6 +63,7 @@ def chat_command(
     top_p: float,
     seed: int,
     chosen: str | None,
+    guidance_scale: float,
     show_plan: bool,
     save: Path | None,
 ) -> None:
@@ -65,10 +73,19 @@ def chat_command(
     heedful chat runs/demo
     heedful chat runs/demo --temperature 0 --save talk.jsonl
     heedful chat runs/esconv-joint/joint --show-plan
+    heedful chat runs/esconv-joint/joint --plan Question --guidance-scale 2
     """
     if save is not None and not save.parent.is_dir():  # said now: after the talk it would be lost
         raise NotFoundError(f"--save names the folder '{save.parent}', which does not exist; create it first.")
-    talk = open_talk(model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, plan=chosen)
+    talk = open_talk(
+        model,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        plan=chosen,
+        guidance_scale=guidance_scale,
+    )
     click.echo(NOTICE, err=True)
     click.echo(f"{talk.causal.name}. {HELP}", err=True)
     try:
@@ -82,7 +99,14 @@ def chat_command(
 
 
 def open_talk(
-    model: str, *, max_new_tokens: int, temperature: float, top_p: float, seed: int, plan: str | None = None
+    model: str,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    plan: str | None = None,
+    guidance_scale: float = 1.0,
 ) -> Talk:
     """A talk with the format that the run was trained with."""
     draws = temperature > 0
@@ -94,7 +118,7 @@ def open_talk(
         no_repeat_ngram_size=4,
         seed=seed,
     )
-    manner = manner_of(model, plan=plan)
+    manner = manner_of(model, plan=plan, guidance_scale=guidance_scale)
     return Talk(
         load(model, accept="any"),
         manner.fmt,
@@ -199,7 +223,8 @@ def _plan(talk: Talk, spec: str) -> None:
         click.echo(f"argmax, sample, {', '.join(talk.fmt.plan_marks[1])}", err=True)
         return
     try:
-        talk.plan = settle_talk_plan(spec, talk.fmt, model=talk.origin)
+        kept = talk.plan.config.guidance_scale if isinstance(talk.plan, PlanSetting) else 1.0
+        talk.plan = settle_talk_plan(spec, talk.fmt, model=talk.origin, guidance_scale=kept)
     except UserError as err:
         click.echo(f"heedful: {err}", err=True)
     else:

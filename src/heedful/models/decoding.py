@@ -116,7 +116,8 @@ class Written:
         finish: `stop` (end token) or `length`.
         probabilities: of the labels that a plan was chosen from (see `heedful.models.plan`); empty without a plan.
         own: log-probabilities of the words (a plan in front left out) at temperature 1: what the model itself held of
-            them, however they were drawn. Empty where a reply is searched for (beams).
+            them, however they were drawn. Empty where a reply is searched for (beams), and where a plan is followed
+            more or less strongly than the model would (`heedful.models.guidance`).
     """
 
     tokens: tuple[int, ...] = field(repr=False)
@@ -169,7 +170,7 @@ def advance(
         choosers: name of a reply -> its chooser.
         names: of the reply that each live branch belongs to; branches of one reply stand together.
         logits: [branches, V].
-        on_token: called with name and token of replies that have one branch.
+        on_token: called with name and token; only for replies whose branches all say the same, the first one's words.
 
     Returns:
         Which branches go on, in their new order (one may do so more than once), and the token of each; nothing where
@@ -182,7 +183,7 @@ def advance(
     kept: list[int] = []
     tokens: list[int] = []
     for first, decider, step in zip(starts, deciders, steps, strict=True):
-        if on_token and len(step.tokens) == 1:
+        if on_token:
             on_token(names[first], step.tokens[0])
         if decider.done is None:
             kept.extend(first + p for p in step.parents)

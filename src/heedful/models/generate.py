@@ -59,7 +59,7 @@ def generate(
     """Replies for `samples` (their targets are not read), a batch of conversations at a time.
 
     Args:
-        branches: about how many replies (times beams or candidates) are decoded in one batch.
+        branches: about how many replies (times beams, candidates, or labels under guidance) are decoded in one batch.
         banned: token ids that are never written.
         plan: how the first token of each reply is chosen, if it is a plan; None: like any other token.
         written: ids that are stored already. A batch of nothing else is passed over; any other is written whole, since
@@ -80,8 +80,9 @@ def generate(
     # Similar lengths side by side waste the least; the order has no influence on the words.
     groups.sort(key=lambda g: (-max(len(s) for s in g), g[0].id))
     batches: list[list[list[Sample]]] = [[]]
+    room = max(1, branches // (settings.width * (1 if plan is None else plan.width)))
     for group in groups:
-        if batches[-1] and sum(map(len, batches[-1])) + len(group) > max(1, branches // settings.width):
+        if batches[-1] and sum(map(len, batches[-1])) + len(group) > room:
             batches.append([])
         batches[-1].append(group)
     for batch in batches:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from heedful.errors import ConfigError
 from heedful.models.decoding import Chooser, Decoding, Step, Written, chooser, stream
+from heedful.models.guidance import Guided
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,7 @@ class PlanRule:
         own, others: log p = own * log p_model + others[sample id] (K,), renormalised; nothing is added where no other
             predictor has said anything, and the model stands alone there.
         temperature, top_p: of `sample`; the released code of ESConv draws at 1.0 and 0.9.
+        guidance_scale: how strongly the words follow the plan (`heedful.models.guidance`); 1 is the model alone.
     """
 
     marks: Mapping[str, int]
@@ -47,12 +49,20 @@ class PlanRule:
     others: Mapping[str, Floats] = field(default_factory=dict, repr=False)
     temperature: float = 1.0
     top_p: float = 0.9
+    guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.marks) < 2 or len(set(self.marks.values())) < len(self.marks):
             raise ConfigError("A plan is chosen among at least two labels with tokens of their own.")
         if self.own < 0 or self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ConfigError("A plan needs own >= 0, temperature > 0 and 0 < top_p <= 1.")
+        if self.guidance_scale < 0:
+            raise ConfigError(f"A guidance_scale is at least 0 (1 changes nothing), but it is {self.guidance_scale:g}.")
+
+    @property
+    def width(self) -> int:
+        """How many branches stand for one reply while it is written."""
+        return 1 if self.guidance_scale == 1.0 else len(self.marks)
 
     def probabilities(self, logits: Floats, name: str) -> Floats:
         """What is known of the labels at one place, (K,), sums to 1.
@@ -108,7 +118,11 @@ class Planned:
         token, logprob, probabilities = self.taken
         made = self.inner.done
         return replace(
-            made, tokens=(token, *made.tokens), logprobs=(logprob, *made.logprobs), probabilities=probabilities
+            made,
+            tokens=(token, *made.tokens),
+            logprobs=(logprob, *made.logprobs),
+            probabilities=probabilities,
+            own=made.own if self.rule.width == 1 else (),
         )
 
     def step(self, logits: torch.Tensor) -> Step:
@@ -120,7 +134,11 @@ class Planned:
         at = self.rule.choice(found, self.name, self.draw)
         self.taken = ids[at], float(np.log(max(found[at], 1e-300))), tuple(found.tolist())
         self.inner = self.rest(ids[at])
-        return Step(parents=(0,), tokens=(ids[at],))
+        if self.rule.width == 1:
+            return Step(parents=(0,), tokens=(ids[at],))
+        order = [at, *(k for k in range(len(ids)) if k != at)]
+        self.inner = Guided(self.inner, prior=found[order], guidance_scale=self.rule.guidance_scale)
+        return Step(parents=(0,) * len(ids), tokens=tuple(ids[k] for k in order))
 
 
 def planned(
