@@ -28,6 +28,7 @@ from heedful.scoring.initiative import leads
 from heedful.scoring.support_metrics import gold_replies
 from heedful.settings import check
 from heedful.testing import tiny_model
+from heedful.training.methods import configured
 from heedful.types import Conversation
 
 
@@ -162,6 +163,50 @@ def test_forced_labels_are_compared_with_the_own_choice_and_with_each_other(run:
         assert (code, f"unknown key '{key.split('.')[0].split('=')[0]}" in err) == (2, True), err
     code, _, err = call("eval", "steer", str(run), "dataset=commons", "format=chat")
     assert (code, "needs a format whose replies begin with one marker" in err) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("reader") / "scorer"
+    method, config = configured(
+        {
+            "method": "scorer", "dataset": "commons", "label_set": "esconv_strategy", "roles": ["assistant"],
+            "features": "tfidf", "output_dir": str(where),
+        }
+    )  # fmt: skip
+    method.train(config)
+    return where
+
+
+def test_a_reader_says_whether_the_forced_label_is_read_in_the_reply(run: Path, reader: Path, tmp_path: Path) -> None:
+    values = {
+        "model_name_or_path": str(run), "dataset": "commons", "format": "strategy", "max_conversations": 2,
+        "max_new_tokens": 4, "min_new_tokens": 2, "dtype": "float32", "reader": str(reader),
+        "output_dir": str(tmp_path / "out"),
+    }  # fmt: skip
+    plain = steer(check(SteerConfig, values, where="test")).summary
+    assert plain["read"]["chance"] == 12.5
+    assert set(plain["read"]["labels"]) == set(plain["labels"])
+    assert plain["read"]["any"]["value"] == pytest.approx(
+        np.mean([found["value"] for found in plain["read"]["labels"].values()])
+    )
+    assert 0 < plain["read"]["corpus"]["value"] <= 100
+    strong = steer(check(SteerConfig, {**values, "guidance_scale": 4.0}, where="test")).summary
+    assert strong["guidance_scale"] == 4.0
+    assert strong["all_pairs"] != plain["all_pairs"], "the scale reaches the words"
+    assert strong["read"]["corpus"] == plain["read"]["corpus"]
+
+
+def test_a_reader_of_other_labels_or_of_the_future_is_refused(run: Path, reader: Path, call: Call) -> None:
+    arguments = ["eval", "steer", str(run), "dataset=commons", "format=strategy"]
+    record = reader / "scorer.json"
+    before = record.read_text("utf-8")
+    record.write_text(before.replace('"target": "this"', '"target": "next"'), "utf-8")
+    try:
+        code, _, err = call(*arguments, f"reader={reader}")
+    finally:
+        record.write_text(before, "utf-8")
+    assert (code, "reader needs a scorer of replies (target: this)" in err) == (2, True), err
 
 
 def test_drawn_replies_differ_by_the_label_alone(tmp_path: Path) -> None:

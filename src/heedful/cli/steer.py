@@ -17,6 +17,8 @@ from heedful.cli.output import Progress, estimate
 from heedful.evaluation.steer import SteerConfig, steer
 from heedful.settings import apply_overrides, check
 
+ANY = "any label against any other"
+
 
 @click.command(name="steer")
 @click.argument("model")
@@ -29,6 +31,7 @@ def steer_command(model: str, overrides: tuple[str, ...], as_json: bool) -> None
     \b
     heedful eval steer runs/esconv-joint/joint max_conversations=20
     heedful eval steer runs/esconv-joint/joint do_sample=true dtype=float32 top_p=0.9
+    heedful eval steer runs/esconv-joint/joint guidance_scale=2 reader=runs/esconv-strategy-reader
     """
     settings = check(SteerConfig, apply_overrides({"model_name_or_path": model}, overrides), where="eval steer")
     progress = Progress()
@@ -51,10 +54,21 @@ def show(summary: Mapping[str, Any]) -> None:
     table.add_column("forced")
     table.add_column("differ by more than half, %", justify="right")
     table.add_column("mean difference, %", justify="right")
-    rows = {**summary["against_own"], "any label against any other": summary["all_pairs"]}
+    read = summary["read"]
+    if read:
+        table.add_column("read as that label, %", justify="right")
+    rows = {**summary["against_own"], ANY: summary["all_pairs"]}
     if summary["other_draw"]:
         rows["no label, other random numbers"] = summary["other_draw"]
     for name, found in rows.items():
-        table.add_row(escape(name), estimate(found["changed"], 1), estimate(found["difference"], 1))
+        shown = [estimate(found["changed"], 1), estimate(found["difference"], 1)]
+        if read:
+            heard = read["labels"].get(name) or (read["any"] if name == ANY else None)
+            shown.append(estimate(heard, 1) if heard else "")
+        table.add_row(escape(name), *shown)
     Console(width=max(Console().width, 110)).print(table)
     click.echo("Rows of one label compare with the model's own choice, which is that label at some places.")
+    if read:
+        own = read["corpus"]
+        beside = f"; the corpus' own replies are read rightly in {estimate(own, 1)}" if own else ""
+        click.echo(f"By chance the forced label is read in {read['chance']:.1f} %{beside}.")

@@ -8,6 +8,10 @@ own choice stands beside it. esconv.md asks that at least 60 % of the
 outputs differ by more than half of their tokens once the label is another one.
 
     difference of two replies = 1 - |longest common subsequence| / |the longer one|, in lower-cased tokens
+
+A reply may change and still not do what was asked. So a scorer of replies that was trained apart (`reader`) can say
+which strategy it reads in each. Without any steering it would read the forced label in one of K replies, whatever the
+model writes: one reply stands for K forced labels. How often it is right about the corpus' own replies stands beside.
 """
 
 from __future__ import annotations
@@ -21,11 +25,14 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from heedful import corpora
-from heedful.agents.plan import PlanConfig, settle_plan
+from heedful import classify, corpora
+from heedful.agents.plan import PlanConfig, PlanSetting, settle_plan
+from heedful.classify import LabelModel
+from heedful.errors import ConfigError
 from heedful.evaluation.config import LookConfig
 from heedful.evaluation.run import look_folder, settle, write_json
 from heedful.evaluation.study import Say
+from heedful.formats import Sample
 from heedful.models.causal import add_markers, load
 from heedful.models.decoding import Decoding
 from heedful.models.generate import generate
@@ -35,6 +42,7 @@ from heedful.models.talk import unwritable
 from heedful.scoring.base import Result
 from heedful.scoring.intervals import interval
 from heedful.scoring.text import lcs_length, published_tokens
+from heedful.types import Conversation, Turn
 
 HALF = 0.5
 OTHER_DRAW = "own choice, other draw"
@@ -59,6 +67,10 @@ class SteerConfig(LookConfig):
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = Field(default=13, ge=0, lt=2**32 - 1, description="of the draws")
     branches: int = Field(default=64, ge=1, description="replies decoded in one batch")
+    guidance_scale: float = Field(default=1.0, ge=0, description="how strongly words follow the label; 1 = model alone")
+    reader: str | None = Field(
+        default=None, description="run of method: scorer (target: this) that says which label it reads in a reply"
+    )
 
     @model_validator(mode="after")
     def _exact_draws(self) -> SteerConfig:
@@ -74,18 +86,20 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
     """Write replies under the model's own choice and under each label, and compare them.
 
     Raises:
-        ConfigError: the model writes no plan.
+        ConfigError: the model writes no plan, or the reader knows other labels.
     """
     setting = settle(config.as_eval())
-    plan = settle_plan(PlanConfig(), setting.fmt)
+    plan = settle_plan(PlanConfig(guidance_scale=config.guidance_scale), setting.fmt)
     assert plan is not None
+    reader = None if config.reader is None else _reader(config.reader, plan)
     causal = load(config.model_name_or_path, dtype=config.dtype, accept="any")
     check_fits(causal, setting.fmt)
     add_markers(causal, setting.fmt.markers)
     talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)[: config.max_conversations]
+    prepared = [setting.fmt.prepare(conv) for conv in setting.planners.plan(talks)]
     samples = [
         sample
-        for conv in map(setting.fmt.prepare, setting.planners.plan(talks))
+        for conv in prepared
         for sample in setting.fmt.samples(
             conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep, overlong=setting.overlong
         )
@@ -102,14 +116,16 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
     )
     banned = unwritable(setting.fmt, causal.tokenizer)
     written: dict[str, dict[str, list[str]]] = {}
+    texts: dict[str, dict[str, str]] = {}
     for name in ("own choice", *([OTHER_DRAW] if config.do_sample else []), *plan.markers):
         rule = _forced(own, name, [s.id for s in samples]) if name in plan.markers else own
         drawn = replace(decoding, seed=config.seed + 1) if name == OTHER_DRAW else decoding
-        found: dict[str, list[str]] = {}
+        texts[name] = {}
         for batch in generate(causal, samples, drawn, branches=config.branches, banned=banned, plan=rule):
             for made in batch:
                 text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
-                found[made.id] = published_tokens(setting.fmt.parse(text, causal.tokenizer).text.lower())
+                texts[name][made.id] = setting.fmt.parse(text, causal.tokenizer).text
+        found = {id: published_tokens(text.lower()) for id, text in texts[name].items()}
         written[name] = found
         say(f"{name}: {len(found):,} replies")
     clusters = np.unique([s.conversation_id for s in samples], return_inverse=True)[1]
@@ -123,9 +139,11 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
         "replies": len(samples),
         "labels": list(plan.markers),
         "decoding": decoding.record(),
+        "guidance_scale": config.guidance_scale,
         "all_pairs": _compared(written, list(itertools.combinations(plan.markers, 2)), clusters),
         "against_own": {name: _compared(written, [("own choice", name)], clusters) for name in plan.markers},
         "other_draw": _compared(written, [("own choice", OTHER_DRAW)], clusters) if config.do_sample else None,
+        "read": None if reader is None else _read(reader, texts, plan, samples, prepared),
     }
     folder = look_folder(config, setting, "steer")
     write_json(folder / "steer.json", summary)
@@ -147,10 +165,58 @@ def _compared(
     apart = np.array([[difference(written[a][n], written[b][n]) for n in names] for a, b in pairs])
     out: dict[str, Any] = {"pairs": len(pairs), "n": len(names)}
     for key, values in (("difference", apart.mean(axis=0)), ("changed", (apart > HALF).mean(axis=0))):
-        result = Result.mean(values, scale=100.0)
-        low, high = interval(result, clusters) or (None, None)
-        out[key] = {"value": result.value, "low": low, "high": high}
+        out[key] = _share(values, clusters)
     return out
+
+
+def _reader(path: str, plan: PlanSetting) -> LabelModel:
+    reader = classify.load(path)
+    if reader.predicts_next or set(reader.labels) != set(plan.markers):
+        raise ConfigError(
+            f"reader needs a scorer of replies (target: this) with the labels of '{plan.label_set}', but '{path}' is "
+            f"one of '{reader.label_set}' with target: {'next' if reader.predicts_next else 'this'}."
+        )
+    return reader
+
+
+def _read(
+    reader: LabelModel,
+    texts: Mapping[str, Mapping[str, str]],
+    plan: PlanSetting,
+    samples: Sequence[Sample],
+    talks: Sequence[Conversation],
+) -> dict[str, Any]:
+    """How often the reader reads the label that was forced; a place counts with its mean over labels."""
+    turns = {conv.id: conv.turns for conv in talks}
+    before = [[turn.text for turn in turns[s.conversation_id][: s.turn]] for s in samples]
+    clusters = np.unique([s.conversation_id for s in samples], return_inverse=True)[1]
+    right = {
+        label: np.array(reader.predict([texts[label][s.id] for s in samples], before)) == label
+        for label in plan.markers
+    }
+    found: dict[str, Any] = {"reader": reader.fingerprint, "chance": 100.0 / len(plan.markers)}
+    found["labels"] = {label: _share(values, clusters) for label, values in right.items()}
+    found["any"] = _share(np.mean(list(right.values()), axis=0), clusters)
+    gold = [(i, label) for i, s in enumerate(samples) if (label := _gold(turns[s.conversation_id][s.turn], plan))]
+    found["corpus"] = None
+    if gold:
+        said = reader.predict(
+            [turns[samples[i].conversation_id][samples[i].turn].text for i, _ in gold], [before[i] for i, _ in gold]
+        )
+        hits = np.array([word == label for word, (_, label) in zip(said, gold, strict=True)])
+        found["corpus"] = {**_share(hits, clusters[[i for i, _ in gold]]), "n": len(gold)}
+    return found
+
+
+def _gold(turn: Turn, plan: PlanSetting) -> str | None:
+    label = turn.label(plan.label_set)
+    return label if label in plan.markers else None
+
+
+def _share(values: Any, clusters: Any) -> dict[str, float | None]:
+    result = Result.mean(np.asarray(values, dtype=float), scale=100.0)
+    low, high = interval(result, clusters) or (None, None)
+    return {"value": result.value, "low": low, "high": high}
 
 
 def difference(a: Sequence[str], b: Sequence[str]) -> float:

@@ -6,12 +6,12 @@ what it would write after every other plan says how much a word speaks for this 
     p(y_t | x, y_<t) = sum over s' of P(s' | x, y_<t) p(y_t | x, s', y_<t)                  what it writes, unplanned
     q(y_t) ~ p(y_t | x, y_<t) [p(y_t | x, s, y_<t) / p(y_t | x, y_<t)] ^ guidance_scale
 
-where the bracket is P(s | x, y_<=t) / P(s | x, y_<t): how much more the word lets one believe in the plan s. So the model
-is its own classifier of plans (GeDi, Krause et al. 2021, but against all other plans rather than one), and this is
+where the bracket is P(s | x, y_<=t) / P(s | x, y_<t): how much more the word lets one believe in the plan s. So the
+model is its own classifier of plans (GeDi, Krause et al. 2021, but against all other plans rather than one). This is
 classifier-free guidance (Ho and Salimans 2022; for words Sanchez et al. 2024) with the exact mean over plans as the
 unconditional side, for which no prompt has to be invented. A scale of 1 changes nothing, 0 takes the plan out of the
-words again. A word gains at most (guidance_scale - 1) * -log P(s | x, y_<t): nothing improbable can be lifted far, and
-nothing is lifted any more once the words have made the plan plain.
+words again. A word gains at most (guidance_scale - 1) * -log P(s | x, y_<t): nothing improbable is lifted far, and
+nothing at all once the words have made the plan plain.
 
 Cost: K branches are fed where one was, over one copy of the prompt.
 """
