@@ -70,5 +70,7 @@ def show(summary: Mapping[str, Any]) -> None:
     click.echo("Rows of one label compare with the model's own choice, which is that label at some places.")
     if read:
         own = read["corpus"]
-        beside = f"; the corpus' own replies are read rightly in {estimate(own, 1)}" if own else ""
-        click.echo(f"By chance the forced label is read in {read['chance']:.1f} %{beside}.")
+        beside = f"; the corpus' own replies are read rightly in {estimate(own, 1)} %" if own else ""
+        Console(width=110, highlight=False).print(
+            f"By chance the forced label is read in {read['chance']:.1f} %{beside}."
+        )
