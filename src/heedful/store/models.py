@@ -41,6 +41,8 @@ class User(Base):
     created_at: Mapped[datetime]
     changed_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
+    confirmed_at: Mapped[datetime | None]
+    confirmed_by: Mapped[str | None]
 
 
 class Session(Base):

@@ -18,6 +18,8 @@ class User:
     Args:
         adult_from: of a known minor, the year from which the account counts as an adult's; 0 = said to be an adult;
             None = nobody said.
+        confirmed_at, confirmed_by: when a colleague said that this account is who it says, and who did; None = nobody,
+            so an account of staff reads nothing (`Users.confirm`).
     """
 
     id: str
@@ -32,6 +34,8 @@ class User:
     changed_at: datetime
     erased_at: datetime | None = None
     adult_from: int | None = field(default=None, repr=False)
+    confirmed_at: datetime | None = None
+    confirmed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

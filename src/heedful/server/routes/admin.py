@@ -23,6 +23,7 @@ from heedful.server.routes.people import invited, set_disabled
 from heedful.server.shown import show
 from heedful.server.state import Server, Serving
 from heedful.store import audit
+from heedful.store.repositories.people import READING
 from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/admin", include_in_schema=False)
@@ -71,6 +72,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "verdict": None,
         "wrong": "",
         "roles": STAFF,
+        "reading": READING,
         "languages": words.LANGUAGES,
         "config": server.config,
         **more,

@@ -17,7 +17,7 @@ from heedful.review import inbox as ranked
 from heedful.review.consents import State as Answered
 from heedful.review.consents import states
 from heedful.safety.state import State
-from heedful.server import drawing, here
+from heedful.server import colleagues, drawing, here
 from heedful.server import reasons as why
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
@@ -70,6 +70,7 @@ def inbox(caller: Called, desk: At, mine: str = "") -> Response:
         mine=bool(mine),
         on_duty=desk.on_duty,
         monitored=monitored,
+        unconfirmed=colleagues.waiting(desk.clinic.store),
     )
 
 

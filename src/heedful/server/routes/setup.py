@@ -93,7 +93,9 @@ def _make(server: Server, people: tuple[tuple[str, str, str], ...]) -> None:
         if unit.users.all(role="admin"):
             raise refusal(ConflictError, "refusal.admin_there")
         for (role, name, _), stored in zip(people, hashes, strict=True):
-            unit.users.add(role=role, name=name.strip(), by="setup", password_hash=stored)  # type: ignore[arg-type]
+            made = unit.users.add(role=role, name=name.strip(), by="setup", password_hash=stored)  # type: ignore[arg-type]
+            if role == "clinician":  # nobody is there who could confirm the first one
+                unit.users.confirm(made.id, by="setup", way="setup")
 
     server.store.run(work)
 
