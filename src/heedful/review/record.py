@@ -18,8 +18,11 @@ from heedful.store.unit import Unit
 VERSION = 1
 
 
-def own_record(store: Store, user: str) -> dict[str, Any]:
+def own_record(store: Store, user: str, *, kept: str) -> dict[str, Any]:
     """What is kept about one help-seeker, as plain JSON, oldest first; read at one moment.
+
+    Args:
+        kept: why it is, in words of the page: the entries of the ledger alone do not say what rests on them.
 
     Raises:
         NotFoundError: there is no such help-seeker.
@@ -38,6 +41,7 @@ def own_record(store: Store, user: str) -> dict[str, Any]:
                 "since": _at(person.created_at),
                 "counts_as_adult_from": person.adult_from or None,
             },
+            "why_this_is_kept": kept,
             "conversations": [_thread(unit, thread.id) for thread in unit.threads.of(user)],
             "check_ins": [
                 {"instrument": c.instrument, "answers": dict(c.answers), "total": c.total, "at": _at(c.created_at)}

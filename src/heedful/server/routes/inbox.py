@@ -156,7 +156,7 @@ def look(unit: Unit, desk: Desk, id: str) -> View:
         facts=_facts(tasks),
         timeline=_timeline(notes, decisions, risks, names),
         checkins=_checkins(unit, desk, thread.help_seeker),
-        consents=states(unit, thread.help_seeker) if desk.ledger else (),
+        consents=states(unit, thread.help_seeker, desk.clinic.policy) if desk.ledger else (),
         papers=len(unit.case_notes.of(id)),
         asked=last is not None and thread.state == "human_owned" and asks_whether_ai(last.text),
         drafting=any(job.kind == "draft" and job.state in ("queued", "running") for job in unit.jobs.of(id)),
