@@ -71,6 +71,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "any_audit": bool(rows),
         "verdict": None,
         "wrong": "",
+        "typed": "",
         "roles": STAFF,
         "reading": READING,
         "languages": words.LANGUAGES,
@@ -109,7 +110,7 @@ def add(
             inviter=caller.role,
         )
     except UserError as err:
-        return _page(caller, desk, server, status=400, wrong=here.told(err))
+        return _page(caller, desk, server, status=400, wrong=here.told(err), typed=name)
     return invited(request, caller, desk, made, path, back="/admin")
 
 
