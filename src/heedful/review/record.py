@@ -69,16 +69,23 @@ def own_record(store: Store, user: str, *, kept: str) -> dict[str, Any]:
                 {"text": m.text, "from_turn": m.turn_id, "at": _at(m.created_at), "edited": _at(m.edited_at)}
                 for m in unit.memory.of(user)
             ],
-            "consents": [
-                {"purpose": c.purpose, "action": c.action, "wording": c.wording, "version": c.version, "at": _at(c.at)}
-                for c in unit.consents.of(user)
-            ],
-            "notices": [{"moment": n.moment, "wording": n.wording, "at": _at(n.at)} for n in unit.notices.of(user)],
+            **_agreed(unit, user),
             "exports_that_hold_your_data": [
                 {"name": e.name, "purpose": e.purpose, "at": _at(e.at)} for e in unit.exports.holding(user)
             ],
             "models_that_learned_from_your_data": [a.name for a in unit.adapters.learned_from(user)],
         }
+
+
+def _agreed(unit: Unit, user: str) -> dict[str, Any]:
+    """What they answered when they were asked, and what they were told."""
+    return {
+        "consents": [
+            {"purpose": c.purpose, "action": c.action, "wording": c.wording, "version": c.version, "at": _at(c.at)}
+            for c in unit.consents.of(user)
+        ],
+        "notices": [{"moment": n.moment, "wording": n.wording, "at": _at(n.at)} for n in unit.notices.of(user)],
+    }
 
 
 def _thread(unit: Unit, id: str) -> dict[str, Any]:

@@ -401,6 +401,20 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileCheck:
+    """Somebody compared a profile with the text of its law: `checker` on the day `checked`; `by` entered it."""
+
+    id: str
+    profile: str
+    version: str
+    hash: str
+    checker: str
+    checked: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """A model that was trained on an export."""
 
