@@ -118,7 +118,7 @@ def make_site(folder: Path, *, engine: Any = None, clock: Any = None, **settings
     guard = settings.pop("guard", None) or OpenGuard()
     keys = store_kit.make_keys(folder)
     store = store_kit.open_store(f"sqlite:///{folder}/store.db", keys, clock)
-    config = ServeConfig(home_folder=folder, **settings)
+    config = ServeConfig(home_folder=folder, **{"country": "US", **settings})
     app = create_app(
         config,
         store,

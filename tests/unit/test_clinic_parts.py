@@ -202,7 +202,7 @@ def test_changes_are_read_again_after_some_seconds(tmp_path: Path) -> None:
 
 
 def test_a_page_without_a_server_has_the_bundled_lines() -> None:
-    assert "988" in here.help_bar()
+    assert "findahelpline.com" in here.help_bar()
     assert here.language() == "en"
 
 

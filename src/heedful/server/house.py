@@ -4,6 +4,7 @@
     responsible = "Dr. A. Example"
     contact = "office@clinic.example, 030 0000000"
     place = "our own computer in the house"
+    country = "DE"
     timezone = "Europe/Berlin"
     response_minutes = 15
     closed = ["2026-12-25"]
@@ -81,6 +82,7 @@ class House:
 
     Args:
         name, responsible, contact, place: what disclosures name; empty = not said yet.
+        country: whose crisis lines pages show, two letters; empty = not said.
         timezone: of hours, and of all times that pages show.
         hours: day of the week -> times when somebody is on duty, or `always`; None = nobody ever is.
         closed: days without anybody.
@@ -96,6 +98,7 @@ class House:
     responsible: str = ""
     contact: str = ""
     place: str = ""
+    country: str = ""
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     hours: Mapping[str, tuple[Span, ...]] | Literal["always"] | None = None
     closed: frozenset[date] = frozenset()
@@ -174,6 +177,9 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
         if not isinstance(value := values.get(name, ""), str):
             raise ConfigError(f"{where}: '{name}' is a text in quotes, but it is {shown(value)}.")
         values[name] = value.strip()
+    country = values.get("country", "")
+    if not isinstance(country, str) or not re.fullmatch(r"([A-Z]{2})?", country):
+        raise ConfigError(f"{where}: 'country' is two capital letters, as \"DE\", but it is {shown(country)}.")
     if "timezone" in values:
         values["timezone"] = _zone(values["timezone"], where)
     closed = values.get("closed", [])

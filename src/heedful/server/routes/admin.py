@@ -52,6 +52,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "factors": factors,
         "seekers": seekers,
         "lines": [(line, line.days_old(today), line.old(today)) for line in desk.directory.own()],
+        "country": desk.directory.country,
         "others": sum(line.country != desk.directory.country for line in table.lines),
         "engine": server.engine.state(),
         "warnings": profile.warnings(today),

@@ -92,7 +92,7 @@ def kept(desk: Desk, user: str) -> str:
     if not desk.ledger:
         return here.t("me.consents_off")
     with desk.clinic.store.read() as unit:
-        return here.t(f"kept.{consents.basis(unit, user, desk.clinic.policy)}")
+        return here.name_of("kept", consents.basis(unit, user, desk.clinic.policy))
 
 
 def awaited(unit: Unit, desk: Desk, user: str) -> bool:
