@@ -67,6 +67,22 @@ def test_a_broken_chain_is_exit_code_3(at: Service, call: Call, monkeypatch: pyt
     assert "row 5" in err
 
 
+def test_an_account_is_confirmed_where_no_colleague_is_left(at: Service, call: Call) -> None:
+    with at.store.begin() as unit:
+        user = unit.users.add(role="clinician", name="Dana", by="root", password_hash="$argon2id$x").id
+    code, _, err = call("store", "confirm", "Nobody")
+    assert code != 0
+    assert "no account of this name" in err
+    code, out, _ = call("store", "confirm", " dana", "--by", "operator")
+    assert (code, out.strip()) == (0, "confirmed: clinician")
+    with at.store.read() as unit:
+        found = unit.users.get(user)
+        said = [(e.actor, e.action, e.facts["way"]) for e in unit.audit.of(f"user:{user}") if "confirmed" in e.action]
+    assert found.confirmed_by == "operator"
+    assert said == [("operator", "user.confirmed", "machine")]
+    assert call("store", "confirm", "Anna")[0] != 0  # a help-seeker reads nothing of others, confirmed or not
+
+
 def test_a_backup_is_restored_on_another_machine(
     at: Service, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,7 +272,16 @@ PAGES = {
         "/consents/training",
         "/report",
     ),
-    "clinician": ("/inbox", "{thread}", "{thread}/notes", "/tasks", "/people", "/account", "/account/tokens"),
+    "clinician": (
+        "/inbox",
+        "{thread}",
+        "{thread}/notes",
+        "/tasks",
+        "/people",
+        "/colleagues",
+        "/account",
+        "/account/tokens",
+    ),
     "supervisor": ("/supervision", "/problems", "/reports"),
     "admin": ("/admin", "/admin/resources/us-988", "/reports"),
 }

@@ -153,8 +153,8 @@ def test_without_the_switch_recording_is_not_asked(tmp_path: Path, clock: Clock)
 # ---------------------------------------------------------------------- the ledger
 
 
-def test_each_purpose_has_a_page_that_says_what_taking_it_back_cannot_undo(clinic: Clinic) -> None:
-    client = read_first(clinic)
+def test_each_purpose_has_a_page_that_says_what_taking_it_back_cannot_undo(health: Clinic) -> None:
+    client = read_first(health)
     for purpose, said in (
         ("care", "stays until it is deleted"),
         ("recording", "already stay in the record"),
@@ -208,3 +208,77 @@ def test_what_is_not_enforced_is_not_asked_and_an_old_yes_can_be_taken_back(clin
     send(client, "/consents/research", {"answer": "withdrawn"})
     with clinic.store.read() as unit:
         assert not unit.consents.current(anna)["research"]
+
+
+# ---------------------------------------------------------------------- what pages, record and console say about care
+
+
+def purposes(page: str) -> set[str]:
+    return set(re.findall(r'href="/consents/([a-z_]+)"', page))
+
+
+def console(clinic: Clinic) -> str:
+    page = clinic.client("clinician").get(f"/inbox/{clinic.thread().id}").text
+    return page[page.index("Consents") :]
+
+
+def test_where_care_is_no_consent_nothing_says_that_it_was_refused(clinic: Clinic) -> None:
+    """A "Care: no" beside messages that are kept would be false on one side: it is not asked, and the page says why."""
+    client = read_first(clinic)
+    say(client, "I slept badly.", "m-1")
+    for page in (client.get("/consents").text, client.get("/me").text):
+        assert "care" not in purposes(page)
+        assert "because nobody could answer you without them" in page
+    assert client.get("/consents/care").status_code == 404
+    assert "Care:" not in console(clinic)
+    record = client.get("/me/record.json").json()
+    assert record["conversations"][0]["messages"]
+    assert "nobody could answer you without them" in record["why_this_is_kept"]
+    assert record["consents"] == []
+
+
+def test_where_care_rests_on_a_consent_each_answer_says_what_follows(health: Clinic) -> None:
+    client = read_first(health)
+    assert "so no conversation begins" in client.get("/consents").text
+    send(client, "/consents/care", {"answer": "given"})
+    say(client, "I slept badly.", "m-1")
+    assert "kept because you agreed to it" in client.get("/me").text
+    assert "kept because you agreed to it" in client.get("/me/record.json").json()["why_this_is_kept"]
+    assert re.search(r"Care: <b>yes</b>", console(health))
+    send(client, "/consents/care", {"answer": "withdrawn"})
+    for said in (client.get("/consents").text, client.get("/me/record.json").json()["why_this_is_kept"]):
+        assert "You have not agreed" in said
+        assert "a conversation that is still open is kept too" in said
+    assert re.search(r"Care: <b>no</b>", console(health))
+
+
+def test_an_answer_from_before_another_profile_can_be_taken_back_and_says_that_it_changes_nothing(
+    clinic: Clinic,
+) -> None:
+    client = read_first(clinic)
+    user = clinic.site.ids["help_seeker"]
+    clinic.store.run(
+        lambda unit: unit.consents.add(
+            user=user, purpose="care", action="given", wording="w", version="v", language="en", by=user
+        )
+    )
+    page = client.get("/consents/care").text
+    assert "This answer changes nothing here" in page
+    assert "no new conversation begins" not in page  # true under another profile only
+    assert send(client, "/consents/care", {"answer": "withdrawn"}).status_code == 303
+    assert 'value="given"' not in client.get("/consents/care").text
+    assert say(client, "Hello", "m-1").status_code == 303
+
+
+def test_recording_is_asked_where_it_stops_something(tmp_path: Path, clock: Clock) -> None:
+    clinic = with_switches(tmp_path, clock, recording_consent="off")
+    assert purposes(read_first(clinic).get("/consents").text) == {"training"}
+    clinic.store.close()
+
+
+@pytest.mark.parametrize(("language", "words"), [("de", "weil Ihnen ohne sie"), ("es", "porque sin ellos nadie")])
+def test_why_it_is_kept_is_said_in_the_readers_language(clinic: Clinic, language: str, words: str) -> None:
+    client, user = read_first(clinic), clinic.site.ids["help_seeker"]
+    clinic.store.run(lambda unit: unit.users.change(user, by=user, language=language))
+    assert words in client.get("/consents").text
+    assert words in client.get("/me/record.json").json()["why_this_is_kept"]

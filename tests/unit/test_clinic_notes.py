@@ -66,6 +66,7 @@ def carl(clinic: Clinic) -> Any:
     if "carl" not in clinic.site.ids:
         made = clinic.site.accounts.add(role="clinician", name="carl", password=PASSWORD, by="setup")
         clinic.site.ids["carl"] = made.id
+        clinic.site.confirm("carl")
     return clinic.client("carl")
 
 

@@ -118,21 +118,50 @@ def test_hours_are_those_of_the_clinic() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "says"),
     [
-        {"hour": {}},
-        {"timezone": "Europe/Nowhere"},
-        {"hours": {"monday": ["08:00-12:00"]}},
-        {"hours": {"mon": ["12:00-08:00"]}},
-        {"hours": {"mon": ["8 to 12"]}},
-        {"closed": ["Christmas"]},
-        {"response_minutes": 0},
-        {"response_minutes": True},
+        ({"hour": {}}, "the unknown key 'hour'. Did you mean 'hours'?"),
+        (
+            {"timezone": "Europe/Nowhere"},
+            "'timezone' is a name of the tz database, as \"Europe/Berlin\", but it is 'Eu",
+        ),
+        ({"timezone": "europe/berlin"}, "Did you mean 'Europe/Berlin'?"),
+        ({"timezone": "Europe"}, "but it is 'Europe'"),  # a folder of the tz database
+        ({"timezone": "../../etc/passwd"}, "'timezone' is a name"),
+        ({"timezone": ""}, "but it is an empty text"),
+        ({"timezone": 2}, "but it is 2"),
+        ({"hours": {"monday": ["08:00-12:00"]}}, "hours are for mon, tue, wed, thu, fri, sat, sun, not for 'monday'"),
+        (
+            {"hours": {"mon": ["12:00-08:00"]}},
+            "the earlier time first, but one of them is '12:00-08:00'; a night is two",
+        ),
+        ({"hours": {"mon": ["8 to 12"]}}, "hours of 'mon' look like \"08:00-12:00\""),
+        ({"hours": {"tue": ["08:00-12:00", "8:00-9:00"]}}, "hours of 'tue' look like"),
+        ({"hours": {"mon": ["08:00+02:00-12:00"]}}, "hours of 'mon' look like"),
+        ({"hours": {"mon": "08:00-12:00"}}, "are a list in brackets, as [\"08:00-12:00\"], but they are '08:00-12:00'"),
+        ({"hours": {"mon": [8]}}, "but one of them is 8"),
+        ({"hours": "allways"}, "hours are a table"),
+        ({"hours": ["08:00-12:00"]}, "but they are a list"),
+        ({"closed": ["Christmas"]}, "a day of 'closed' is a day, as 2026-12-25, but it is 'Christmas'"),
+        ({"closed": "2026-12-25"}, "'closed' is a list of days"),
+        ({"closed": [datetime(2026, 12, 25, 10, tzinfo=UTC)]}, "but it is a datetime"),
+        ({"name": 5}, "'name' is a text in quotes, but it is 5"),
+        ({"contact": ["a@b.example"]}, "'contact' is a text in quotes, but it is a list"),
+        ({"response_minutes": 0}, "at least 1"),
+        ({"response_minutes": True}, "at least 1"),
     ],
 )
-def test_a_file_that_cannot_be_used_says_so(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
+def test_a_file_that_cannot_be_used_says_what_was_expected_and_what_came(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)) as told:
         house.parse(wrong, where="clinic.toml")
+    assert str(told.value).startswith("clinic.toml")
+
+
+def test_somebody_may_be_there_until_midnight_and_after_it() -> None:
+    found = house.parse({"hours": {"mon": ["22:00-24:00"], "tue": ["00:00-06:00"]}}, where="clinic.toml")
+    assert found.on_duty(at("2026-11-23T23:59:59"))
+    assert found.on_duty(at("2026-11-24T00:00:00"))
+    assert not found.on_duty(at("2026-11-24T06:00:00"))
 
 
 class Broken:
@@ -173,7 +202,7 @@ def test_changes_are_read_again_after_some_seconds(tmp_path: Path) -> None:
 
 
 def test_a_page_without_a_server_has_the_bundled_lines() -> None:
-    assert "988" in here.help_bar()
+    assert "findahelpline.com" in here.help_bar()
     assert here.language() == "en"
 
 

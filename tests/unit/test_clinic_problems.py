@@ -54,7 +54,7 @@ def test_without_an_account_it_says_whom_to_reach(clinic: Clinic) -> None:
     client = clinic.site.client()
     for path in ("/sign-in", "/resources"):
         page = client.get(path).text
-        assert "Without an account you reach us at office@clinic.example" in page
+        assert "Without an account, this is how to reach us: office@clinic.example" in page
         assert 'href="/report"' not in page
     assert client.get("/report").status_code == 303  # the form needs one
 

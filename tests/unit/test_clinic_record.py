@@ -193,7 +193,7 @@ def test_memory_is_seen_with_its_source_changed_and_removed(clinic: Clinic) -> N
 def test_every_consent_is_no_until_somebody_says_yes(clinic: Clinic) -> None:
     client = clinic.begun()
     anna = clinic.site.ids["help_seeker"]
-    assert client.get("/consents").text.count("The answer is no.") == 3
+    assert client.get("/consents").text.count("The answer is no.") == 2  # recording and training; care is none here
     for answer in ("given", "given", "withdrawn"):
         send(client, "/consents/training", {"answer": answer})
     with clinic.store.read() as unit:
@@ -203,7 +203,7 @@ def test_every_consent_is_no_until_somebody_says_yes(clinic: Clinic) -> None:
     assert entries == [("training", "given", anna), ("training", "withdrawn", anna)]  # the second click adds nothing
     assert wording in client.get("/consents/training").text  # what was agreed to is what was shown
     assert send(client, "/consents/fun", {"answer": "given"}, page="/me").status_code == 404
-    assert send(client, "/consents/care", {"answer": "maybe"}, page="/me").status_code == 404
+    assert send(client, "/consents/training", {"answer": "maybe"}, page="/me").status_code == 404
 
 
 def test_the_download_holds_what_was_said_and_not_what_was_never_sent(clinic: Clinic) -> None:
@@ -285,7 +285,7 @@ def test_the_pages_do_not_promise_more_than_they_do(clinic: Clinic, language: st
     days, _ = text_of(clinic.desk, "before-first-use", language)
     assert "365" in days
     assert "{" not in days
-    assert {"en": "backups", "de": "Sicherungen", "es": "copias"}[language] in days
+    assert {"en": "Backups", "de": "Sicherungen", "es": "copias"}[language] in days
 
 
 def test_other_answers_within_a_second_are_another_message(clinic: Clinic, clock: Clock) -> None:

@@ -243,7 +243,7 @@ def stop_rule(clinic: Clinic) -> object:
 def transcript_days(clinic: Clinic) -> object:
     """What is still there after 366 days, and what was said about it before."""
     text = clinic.client("help_seeker").get("/talk").text
-    told = re.findall(r"(without a limit in time|\d+ days); backups", text)
+    told = re.findall(r"(without a limit in time|\d+ days); where: [^.]+\. Backups", text)
     say(anna(clinic), "Hello", "m-1")
     say(anna(clinic), "Hello again", "m-2")
     clinic.clock.forward(days=366)  # type: ignore[attr-defined]

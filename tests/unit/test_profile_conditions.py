@@ -106,7 +106,7 @@ def test_an_open_conversation_goes_on_when_a_paper_runs_out(opened: Any) -> None
         ({"number": "1", "day": "2026-01-01"}, "the person who answers"),
         ({"person": "R", "day": "2026-01-01"}, "a number or a file"),
         ({"number": "1", "person": "R"}, "and its day"),
-        ({"number": "1", "person": "R", "day": "soon"}, "cannot be used"),
+        ({"number": "1", "person": "R", "day": "soon"}, "'day' is a day, as 2026-12-25, but it is 'soon'"),
         ({"number": "1", "person": "R", "day": "2026-01-01", "dya": 1}, "unknown key 'dya'. Did you mean 'day'"),
         ("DPIA", "is a table"),
     ],

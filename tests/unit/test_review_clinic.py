@@ -421,7 +421,7 @@ def test_a_persons_own_record_holds_what_is_kept_and_counts_what_was_not_sent(at
     with at.store.begin() as unit:
         unit.checkins.add(help_seeker=at.anna, instrument="phq9", answers={"1": 2}, total=2)
         unit.memory.add(help_seeker=at.anna, text="has a dog")
-    record = own_record(at.store, at.anna)
+    record = own_record(at.store, at.anna, kept="why")
     (talk,) = record["conversations"]
     assert [m["text"] for m in talk["messages"] if m["from"] == "you"] == ["I slept badly.", DANGER]
     assert {m["from"] for m in talk["messages"]} == {"you", "a fixed text of the program", "Clara"}
@@ -430,7 +430,7 @@ def test_a_persons_own_record_holds_what_is_kept_and_counts_what_was_not_sent(at
     assert record["memory"][0]["text"] == "has a dog"
     assert "ZZ" not in str(record)
     with pytest.raises(NotFoundError):
-        own_record(at.store, at.clara)
+        own_record(at.store, at.clara, kept="why")
 
 
 def test_a_strategy_is_remembered_for_words_that_were_sent_as_the_model_wrote_them(at: Service) -> None:

@@ -114,6 +114,46 @@ def test_a_wrong_field_is_named_and_not_shown(site: Site) -> None:
         assert as_error(broken)["code"] == "invalid_json"
 
 
+@pytest.mark.parametrize(
+    ("body", "param", "code", "says"),
+    [
+        ({}, "messages", "missing_required_parameter", "'messages' is needed and missing."),
+        ({"messages": []}, "messages", "invalid_value", "'messages' must have at least 1 entries."),
+        ({"temperature": 9}, "temperature", "invalid_value", "'temperature' must be at most 2."),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value", "'max_tokens' must be at least 1."),
+        ({"max_tokens": 1.5}, "max_tokens", "invalid_value", "'max_tokens' must be a whole number."),
+        ({"n": 3}, "n", "invalid_value", "'n' has a value that this server does not take."),
+        ({"model": "gpt-4"}, "model", "model_not_found", "There is no such model; GET /v1/models lists them."),
+    ],
+)
+def test_the_official_client_is_told_what_was_expected(
+    site: Site, body: dict[str, Any], param: str, code: str, says: str
+) -> None:
+    openai = pytest.importorskip("openai")
+    full = body if not body or "messages" in body else {"messages": [{"role": "user", "content": MARK}], **body}
+    with (
+        site.client() as http,
+        openai.OpenAI(
+            api_key=site.token("clinician", "generate"), base_url="http://127.0.0.1/v1", http_client=http, max_retries=0
+        ) as client,pytest.raises(openai.APIStatusError) as told
+    ):
+        client.post("/chat/completions", body=full, cast_to=object)
+    err = told.value
+    kind = "not_found_error" if code == "model_not_found" else "invalid_request_error"
+    assert (err.param, err.code, err.type) == (param, code, kind)
+    assert err.body["message"] == says
+    assert MARK not in str(err)
+
+
+def test_a_wrong_key_has_the_code_that_clients_know(site: Site) -> None:
+    with site.client() as client:
+        for headers in ({}, {"Authorization": "Bearer hfd_generate_none"}):
+            error = as_error(client.get("/v1/models", headers=headers))
+            assert error["code"] == "invalid_api_key"
+            assert "Bearer hfd_" in error["message"]
+        assert as_error(client.get("/api/session"))["code"] == "sign_in"
+
+
 def test_too_large_requests_are_refused_before_they_are_read(site: Site) -> None:
     with site.client() as client:
         answer = client.post("/api/test/strict", headers=site.bearer(), content=b"x" * (64 * 1024 + 1))

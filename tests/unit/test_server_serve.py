@@ -162,8 +162,8 @@ def test_without_a_guard_it_does_not_start(call: Call) -> None:
     [
         ("hours = [", {}, "clinic.toml"),
         ('responsable = "y"', {}, "responsible"),
-        ('timezone = "Europe/Berln"', {}, "time zone"),
-        ('[hours]\nmon = ["8-12"]', {}, "hours cannot be used"),
+        ('timezone = "Europe/Berln"', {}, "tz database"),
+        ('[hours]\nmon = ["8-12"]', {}, "hours of 'mon' look like"),
         ("", {"profiles": ("us-tx",)}, "us-tx"),
         ("", {"model": "/nowhere/at/all"}, "no such folder"),
         ("", {"model": "EMPTY"}, "holds no model"),

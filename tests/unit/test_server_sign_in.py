@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import statistics
 import time
@@ -445,6 +446,37 @@ def test_the_first_start_makes_an_admin_and_a_clinician_once(tmp_path: Path) -> 
         assert client.get("/setup").status_code == 404
         assert {u.role for u in site.store.run(lambda unit: unit.users.all())} == {"admin", "clinician"}
     site.store.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [({"code": "cccc-dddd"}, 403), ({"admin_password": "short"}, 400), ({"clinician_name": "root"}, 400)],
+)
+def test_a_mistake_at_the_first_start_keeps_the_names_and_nothing_else(
+    tmp_path: Path, changes: dict[str, str], status: int
+) -> None:
+    site = make_site(tmp_path, people=False)
+    typed = fill(admin_name='Root "<q>"', clinician_name="Clara Miller") | changes
+    if "clinician_name" in changes:
+        typed["admin_name"] = "Root"
+    with site.client() as client:
+        answer = post(client, "/setup", typed)
+        assert answer.status_code == status
+        kept = html.unescape(" ".join(re.findall(r'value="([^"]*)"', answer.text)))
+        assert typed["admin_name"] in kept
+        assert typed["clinician_name"] in kept
+        assert "<q>" not in answer.text
+        for secret in ("code", "admin_password", "clinician_password"):
+            assert typed[secret] not in answer.text
+    site.store.close()
+
+
+def test_a_wrong_password_keeps_the_name_and_no_password(site: Site) -> None:
+    with site.client() as client:
+        answer = post(client, "/sign-in", {"name": "clara", "password": OTHER})
+        assert answer.status_code == 401
+        assert 'value="clara"' in answer.text
+        assert OTHER not in answer.text
 
 
 def test_the_first_start_is_for_this_machine_only(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_numbers_have_no_gap() -> None:
     assert migrations.known() == tuple(f"{n:04d}" for n in range(1, len(migrations.known()) + 1))
 
 
-@pytest.mark.parametrize("start", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("start", ["0001", "0002", "0003", "0004"])
 def test_an_older_store_opens_with_its_rows(url: str, keys: Keys, start: str) -> None:
     backend = connect(url, keys)
     name = keys.seal(b"Anna", ("users", "u1", "name"))
@@ -100,6 +100,41 @@ def test_an_older_store_opens_with_its_rows(url: str, keys: Keys, start: str) ->
         unit.turns.add(thread="h1", client_id="c2", role="user", text="more")
         assert migrations.differences(unit.connection) == []
     assert audit.verify(store).state == "ok"
+    store.close()
+
+
+def test_who_could_sign_in_before_accounts_were_confirmed_goes_on(url: str, keys: Keys) -> None:
+    backend = connect(url, keys)
+    rows = [  # id, role, password, disabled, goes on
+        ("c1", "clinician", "p", False, True),
+        ("s1", "supervisor", "p", False, True),
+        ("a1", "annotator", "p", False, True),
+        ("c2", "clinician", None, False, False),  # its invitation was never opened
+        ("c3", "clinician", "p", True, False),  # closed: an admin who opens it needs a colleague
+        ("r1", "admin", "p", False, False),
+        ("h1", "help_seeker", "p", False, False),
+    ]
+    with backend.engine.connect() as connection:
+        backend.start(connection, "write")
+        migrations.upgrade(connection, "0004")
+        for id, role, password, disabled, _ in rows:
+            sealed = password and keys.seal(password.encode(), ("users", id, "password_hash"))
+            values = {"id": id, "role": role, "password": sealed, "disabled": disabled}
+            connection.execute(
+                text(
+                    "INSERT INTO users (id, role, password_hash, language, disabled, created_at, changed_at)"
+                    f" VALUES (:id, :role, :password, 'de', :disabled, '{AT}', '{AT}')"
+                ),
+                values,
+            )
+        connection.commit()
+    backend.engine.dispose()
+    store = Store.open(url, keys)
+    with store.read() as unit:
+        for id, *_, goes_on in rows:
+            found = unit.users.get(id)
+            assert (found.confirmed_at is not None) is goes_on, id
+            assert found.confirmed_by == ("migration" if goes_on else None)
     store.close()
 
 

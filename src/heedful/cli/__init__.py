@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("heedful.cli.export:export_group", "Export a run, or decisions of the clinic as preferences."),
     "init": ("heedful.cli.init:init_command", "Write a runnable starter folder."),
     "knowledge": ("heedful.cli.knowledge:knowledge_group", "Stores of vetted knowledge: build, search, show."),
+    "profile": ("heedful.cli.profile:profile_group", "Jurisdiction profiles: who checked them, and when."),
     "report": ("heedful.cli.report:report_group", "Reports that laws ask for: yearly counts, incidents, dossier."),
     "score": ("heedful.cli.score:score_command", "Score any file of references and generations."),
     "serve": ("heedful.cli.serve:serve_command", "Serve the clinic and the OpenAI-compatible API."),

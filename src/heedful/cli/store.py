@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from heedful.cli.opened import by_option, database_option, opened
-from heedful.errors import GateError
+from heedful.errors import GateError, NotFoundError
 from heedful.server.config import ServeConfig
 from heedful.settings import check
-from heedful.store import audit, rotation
+from heedful.store import Unit, audit, rotation
 from heedful.store.backup import backup, recover_keys, restore
 
 
@@ -92,6 +92,29 @@ def rotate_command(database: str | None, by: str) -> None:
         for version in store.keys.versions("content")[:-1]:
             rotation.retire(store, version, by=by)
         click.echo(f"content key {moved.version}: {moved.fields:,} fields sealed again, older keys destroyed")
+
+
+@store_group.command(name="confirm")
+@click.argument("name")
+@database_option
+@by_option
+def confirm_command(name: str, database: str | None, by: str) -> None:
+    """Confirm the account NAME of a clinician, supervisor or annotator, where no colleague is left who could.
+
+    Otherwise a colleague does it, on the page /colleagues. Whoever can type this has the passphrase, and with it
+    everything that the account could read.
+
+    Example: heedful store confirm "R. Adeyemi"
+    """
+    with opened(database) as store:
+
+        def work(unit: Unit) -> str:
+            found = unit.users.by_name(name)
+            if found is None:
+                raise NotFoundError("There is no account of this name; the administrator's page lists those of staff.")
+            return unit.users.confirm(found.id, by=by, way="machine").role
+
+        click.echo(f"confirmed: {store.run(work)}")
 
 
 @click.group(name="audit")

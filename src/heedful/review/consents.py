@@ -11,41 +11,61 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from heedful.review import crisis
-from heedful.review.clinic import Clinic
+from heedful.review.clinic import Clinic, Policy
 from heedful.store.records import Consent
 from heedful.store.states import PURPOSES, ConsentAction, Purpose
 from heedful.store.unit import Unit
 
 WITHDRAWN = "consent_withdrawn"
 """Kind of the task that a withdrawal makes while a conversation is open."""
-NOT_ENFORCED: Final[tuple[Purpose, ...]] = ("quality_review", "research")
-"""Purposes whose answer changes nothing in this program: nobody is asked. Who answered before can take it back."""
+ALWAYS: Final[frozenset[Purpose]] = frozenset({"training"})
+"""Purposes that are asked under every profile: without a yes nothing is exported to learn from."""
 Answer = Literal["given", "withdrawn", "none"]
+Basis = Literal["service", "consent", "no_consent"]
+"""Why messages are kept: answering needs them, and nobody is asked; the person agreed; or they did not (any more)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """How one purpose stands; `none` = never asked or never answered, which counts as no."""
+    """How one purpose stands; `none` = never answered, which counts as no.
+
+    Args:
+        asked: whether the answer changes anything here; one that was given before can be taken back in any case.
+    """
 
     purpose: Purpose
     answer: Answer = "none"
     at: datetime | None = None
     version: str = ""
+    asked: bool = True
     history: tuple[Consent, ...] = field(default=(), repr=False)
 
 
-def states(unit: Unit, user: str) -> tuple[State, ...]:
-    """All purposes that are asked or were answered, in the order of the ledger's words."""
-    entries = unit.consents.of(user)
+def asked(policy: Policy) -> frozenset[Purpose]:
+    """Purposes whose answer changes something here; for others a "no" would stand beside what goes on all the same."""
+    return policy.consents | ALWAYS
+
+
+def basis(unit: Unit, user: str, policy: Policy) -> Basis:
+    """Why the messages of somebody are kept."""
+    if "care" not in policy.consents:
+        return "service"
+    return "consent" if unit.consents.current(user)["care"] else "no_consent"
+
+
+def states(unit: Unit, user: str, policy: Policy) -> tuple[State, ...]:
+    """All purposes that are asked, and those that were answered before, in the order of the ledger's words."""
+    effective, entries = asked(policy), unit.consents.of(user)
     out = []
     for purpose in PURPOSES:
         mine = tuple(entry for entry in entries if entry.purpose == purpose)
-        if purpose in NOT_ENFORCED and not mine:
+        if purpose not in effective and not mine:
             continue
         last = mine[-1] if mine else None
         answer: Answer = "none" if last is None else "given" if last.action == "given" else "withdrawn"
         at, version = (last.at, last.version) if last else (None, "")
-        out.append(State(purpose=purpose, answer=answer, at=at, version=version, history=mine))
+        counts = purpose in effective
+        out.append(State(purpose=purpose, answer=answer, at=at, version=version, asked=counts, history=mine))
     return tuple(out)
 
 
@@ -62,7 +82,7 @@ def answer(
     """
 
     def work(unit: Unit) -> bool:
-        now = next(state for state in states(unit, user) if state.purpose == purpose)
+        now = next(state for state in states(unit, user, clinic.policy) if state.purpose == purpose)
         if now.answer == action:
             return False
         unit.consents.add(

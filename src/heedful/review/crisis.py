@@ -128,6 +128,9 @@ def happen(
         unit.counters.add("risk_states_damaged")
     state, actions = step(before, event, unit.now(), setting=setting)
     run = _Doing(unit=unit, thread=thread, by=by, turn=turn, state=state, setting=setting, lines=lines)
+    # What the event is, for exactly once: a message, or the version that it found. Each event that says something
+    # leaves a higher version, and one that is done again after a rollback finds the same. No second of a clock does.
+    run.about = turn.id if turn else f"v{unit.threads.get(thread.id).version}"
     for action in actions:
         run.do(action)
     same = not (run.tasks or run.said or broken) and replace(state, clock=before.clock) == before
@@ -168,6 +171,7 @@ class _Doing:
     state: State
     setting: events.Setting
     lines: Callable[[str], Lines]
+    about: str = ""
     said: list[StoredTurn] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     resources: bool = False
@@ -180,9 +184,9 @@ class _Doing:
         self.acted = self.acted or not isinstance(action, events.Log)
         match action:
             case events.Ask(question=question, language=language):
-                self.write(f"ask:{question}", texts.load(texts.nearest_language(language)).question(question))
+                self.write(f"ask:{question}", texts.load(texts.nearest_language(language)).question(question), language)
             case events.Say(id=id, language=language):
-                self.write(f"say:{id}", self.words(id, language))
+                self.write(f"say:{id}", self.words(id, language), language)
             case events.ShowResources():
                 self.resources = True
             case events.InterruptCard():
@@ -210,12 +214,17 @@ class _Doing:
             id, minutes=self.setting.response_minutes, line=found.line, emergency=found.emergency
         )
 
-    def write(self, what: str, words: str) -> None:
-        """A fixed text, to the help-seeker; the same event never writes it twice."""
-        about = self.turn.id if self.turn else self.unit.now().isoformat(timespec="seconds").replace("+00:00", "Z")
-        turn = self.unit.turns.add(
-            thread=self.thread.id, client_id=f"crisis:{about}:{what}", role="assistant", text=words
-        )
+    def write(self, what: str, words: str, language: str) -> None:
+        """A fixed text, to the help-seeker; the same event never writes it twice in a language.
+
+        What was kept stands, also where a crisis line in it was changed since.
+        """
+        id = f"crisis:{self.about}:{what}:{texts.nearest_language(language)}"
+        kept = self.unit.turns.kept(self.thread.id, id)
+        if kept is not None:
+            self.said.append(kept)
+            return
+        turn = self.unit.turns.add(thread=self.thread.id, client_id=id, role="assistant", text=words)
         self.said.append(turn)
         version = texts.load(texts.nearest_language(self.state.language)).version
         self.unit.audit.add(PROGRAM, "crisis.said", f"turn:{turn.id}", what=what, version=version)

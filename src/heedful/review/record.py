@@ -18,8 +18,11 @@ from heedful.store.unit import Unit
 VERSION = 1
 
 
-def own_record(store: Store, user: str) -> dict[str, Any]:
+def own_record(store: Store, user: str, *, kept: str) -> dict[str, Any]:
     """What is kept about one help-seeker, as plain JSON, oldest first; read at one moment.
+
+    Args:
+        kept: why it is, in words of the page: the entries of the ledger alone do not say what rests on them.
 
     Raises:
         NotFoundError: there is no such help-seeker.
@@ -38,6 +41,7 @@ def own_record(store: Store, user: str) -> dict[str, Any]:
                 "since": _at(person.created_at),
                 "counts_as_adult_from": person.adult_from or None,
             },
+            "why_this_is_kept": kept,
             "conversations": [_thread(unit, thread.id) for thread in unit.threads.of(user)],
             "check_ins": [
                 {"instrument": c.instrument, "answers": dict(c.answers), "total": c.total, "at": _at(c.created_at)}
@@ -65,16 +69,23 @@ def own_record(store: Store, user: str) -> dict[str, Any]:
                 {"text": m.text, "from_turn": m.turn_id, "at": _at(m.created_at), "edited": _at(m.edited_at)}
                 for m in unit.memory.of(user)
             ],
-            "consents": [
-                {"purpose": c.purpose, "action": c.action, "wording": c.wording, "version": c.version, "at": _at(c.at)}
-                for c in unit.consents.of(user)
-            ],
-            "notices": [{"moment": n.moment, "wording": n.wording, "at": _at(n.at)} for n in unit.notices.of(user)],
+            **_agreed(unit, user),
             "exports_that_hold_your_data": [
                 {"name": e.name, "purpose": e.purpose, "at": _at(e.at)} for e in unit.exports.holding(user)
             ],
             "models_that_learned_from_your_data": [a.name for a in unit.adapters.learned_from(user)],
         }
+
+
+def _agreed(unit: Unit, user: str) -> dict[str, Any]:
+    """What they answered when they were asked, and what they were told."""
+    return {
+        "consents": [
+            {"purpose": c.purpose, "action": c.action, "wording": c.wording, "version": c.version, "at": _at(c.at)}
+            for c in unit.consents.of(user)
+        ],
+        "notices": [{"moment": n.moment, "wording": n.wording, "at": _at(n.at)} for n in unit.notices.of(user)],
+    }
 
 
 def _thread(unit: Unit, id: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import compile_path
 
 from heedful.errors import ConfigError, nearest
+from heedful.store.repositories.people import READING
 from heedful.store.states import ROLES, Role
 
 STAFF: Final[frozenset[str]] = frozenset(ROLES) - {"help_seeker"}
@@ -34,7 +35,7 @@ GRANTS: Final[dict[str, tuple[Scope, ...]]] = {
 """Role -> scopes that its tokens may have."""
 Kind = Literal["anonymous", "session", "token"]
 Stage = Literal["none", "password", "full"]
-Answer = Literal["allowed", "sign_in", "second_factor", "forbidden", "method"]
+Answer = Literal["allowed", "sign_in", "second_factor", "forbidden", "unconfirmed", "method"]
 _WHO: Final = ("public", "signing_in", "signed_in")
 
 
@@ -50,6 +51,7 @@ class Caller:
         scopes: of a token.
         csrf: what their forms have to send back.
         address: of the machine they come from.
+        confirmed: whether a colleague said that the account belongs to whom it says.
     """
 
     kind: Kind = "anonymous"
@@ -61,17 +63,27 @@ class Caller:
     language: str = "en"
     csrf: str = field(default="", repr=False)
     address: str = ""
+    confirmed: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether this account has to be confirmed before it reads anything."""
+        return self.role in READING and not self.confirmed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of the table; `who` is `public`, `signing_in`, or the roles that may call it."""
+    """One row of the table; `who` is `public`, `signing_in`, or the roles that may call it.
+
+    `unconfirmed`: staff may call it before a colleague has confirmed the account.
+    """
 
     path: str
     methods: frozenset[str]
     who: Literal["public", "signing_in"] | frozenset[str]
     scope: str | None = None
     body: int | None = None
+    unconfirmed: bool = False
     pattern: re.Pattern[str] = field(repr=False)
 
     def answer(self, caller: Caller) -> Answer:
@@ -82,12 +94,15 @@ class Row:
             return "sign_in"
         if caller.kind == "token":
             roles = self.who if isinstance(self.who, frozenset) else frozenset()
-            return "allowed" if self.scope in caller.scopes and caller.role in roles else "forbidden"
+            return self._reading(caller) if self.scope in caller.scopes and caller.role in roles else "forbidden"
         if self.who == "signing_in":
             return "allowed"
         if caller.stage != "full":
             return "second_factor"
-        return "allowed" if caller.role in self.who else "forbidden"
+        return self._reading(caller) if caller.role in self.who else "forbidden"
+
+    def _reading(self, caller: Caller) -> Answer:
+        return "unconfirmed" if caller.waits and not self.unconfirmed else "allowed"
 
 
 class Access:
@@ -177,4 +192,13 @@ def _row(entry: Mapping[str, Any]) -> Row:
         raise ConfigError(f"access.toml, {path}: scope is one of {', '.join(SCOPES)}, on a path that is not public.")
     allowed = frozenset(ROLES) if who == "signed_in" else who if isinstance(who, str) else frozenset(who)
     pattern = compile_path(path)[0]
-    return Row(path=path, methods=methods, who=allowed, scope=scope, body=entry.get("body"), pattern=pattern)  # type: ignore[arg-type]
+    early = entry.get("unconfirmed") is True
+    return Row(
+        path=path,
+        methods=methods,
+        who=allowed,  # type: ignore[arg-type]
+        scope=scope,
+        body=entry.get("body"),
+        unconfirmed=early,
+        pattern=pattern,
+    )

@@ -201,7 +201,7 @@ def make_desk(
     profile = profile_of(config.profiles)
     if profile.switches["name_filter"] == "on":
         titles.check_installation(config, found)
-    directory = Directory(server.store, country=config.country)
+    directory = Directory(server.store, country=server.country)
     second = beside.second_reader(config, profile, found)
     clinic = clinic or Clinic(server.store, policy=policy_of(profile, found, directory), belief=second.believes())
     limit = config.time_limit + config.wait_limit

@@ -42,7 +42,8 @@ class ServeConfig(Settings):
         engine: `xllamacpp` (in a process of its own), `transformers`, or `openai` (vLLM, Ollama, llama.cpp, ...).
         guard: who looks at every prompt and reply: a name of the table in `guard.py`, or `module:function`.
         profiles: jurisdiction profiles; the strictest of them wins.
-        country, languages: whose crisis lines are shown first, and in which languages.
+        country: whose crisis lines are shown; None = that of `clinic.toml` (see `directory.country_of`).
+        languages: in which languages.
         tls_cert, tls_key: PEM files.
         session_idle, session_absolute: seconds until a login ends without use, and in any case.
         token_days: how long an API token lasts.
@@ -75,7 +76,7 @@ class ServeConfig(Settings):
     engine: EngineName = "xllamacpp"
     guard: str | None = "crisis"
     profiles: tuple[str, ...] = ("strict",)
-    country: str = Field("US", pattern=r"^[A-Z]{2}$")
+    country: str | None = Field(None, pattern=r"^[A-Z]{2}$")
     languages: tuple[str, ...] = ("en",)
     tls_cert: Path | None = None
     tls_key: Path | None = None

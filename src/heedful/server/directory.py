@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import cache
 from typing import Any, Final
@@ -68,10 +68,15 @@ class Directory:
             self._until = -1.0
 
     def bar(self, language: str) -> tuple[Line, ...]:
-        """The first lines for anyone; a pair is not torn apart."""
-        lines = [line for line in self.table().of(self.country, language=language) if line.audience == "anyone"]
+        """The first lines for anyone; a pair is not torn apart.
+
+        They are the same in every language; only their order may differ, those that speak it first.
+        """
+        lines = [line for line in self.table().of(self.country) if line.audience == "anyone"]
         first = lines[:MOST]
-        return tuple(first + [line for line in lines[MOST:] if line.pair and line.pair in {f.pair for f in first}])
+        pairs = {line.pair for line in first if line.pair}
+        shown = {line.id for line in first + [line for line in lines[MOST:] if line.pair in pairs]}
+        return tuple(line for line in self.table().of(self.country, language=language) if line.id in shown)
 
     def fill(self, language: str) -> Lines:
         """What stands in the texts of the crisis path."""
@@ -110,7 +115,24 @@ def entry(row: Any) -> dict[str, Any]:
     return {**row.entry, "id": row.id, "country": row.country, "checked": row.checked_on or ""}
 
 
+def country_of(said: str | None, house: str, profiles: Sequence[str]) -> str:
+    """Whose crisis lines a service shows: never a guess from a browser, its language or the place of a visitor.
+
+    Args:
+        said: of the configuration. house: of `clinic.toml`.
+        profiles: names; laws of states of the US alone mean the US.
+
+    Returns:
+        Two letters, or `default`: nobody said, so the line that knows lines of all countries is shown.
+
+    >>> country_of(None, "DE", ["us-ny"]), country_of(None, "", ["us-ny", "us-wa"]), country_of(None, "", ["eu"])
+    ('DE', 'US', 'default')
+    """
+    american = bool(profiles) and all(name.startswith("us-") for name in profiles)
+    return said or house or ("US" if american else resources.DEFAULT)
+
+
 @cache
-def bundled() -> Directory:
-    """The bundled table, for a page that no server stands behind."""
-    return Directory(None, country="US")
+def bundled(country: str) -> Directory:
+    """The bundled table, for a page behind which no clinic stands yet."""
+    return Directory(None, country=country)

@@ -24,6 +24,7 @@ from heedful.review.problems import listed
 from heedful.review.reports.incidents import incidents
 from heedful.safety import crisis, gate, policy, rules
 from heedful.safety.evaluation import evaluate, own_cases
+from heedful.server import checks
 from heedful.server.config import ServeConfig
 from heedful.server.house import House
 from heedful.store import Store, audit
@@ -48,7 +49,7 @@ def dossier(store: Store, config: ServeConfig, house: House, profile: Profile) -
         "model": model(config),
         "crisis evaluation": crisis_evaluation(),
         "policy files": policy_files(),
-        "profile": _profile(profile),
+        "profile": _profile(checks.applied(store, profile)),
         "privacy": _privacy(store, config, house, profile),
         "incidents of the last 365 days": _incidents(store, now),
         "problems that users reported": _problems(store, profile, now),

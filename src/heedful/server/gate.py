@@ -22,7 +22,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heedful.errors import HeedfulError
-from heedful.server import logs
+from heedful.server import logs, words
 from heedful.server.access import Caller, Row
 from heedful.server.config import is_loopback
 from heedful.server.problems import Problem, answer, for_programs, of_error, wait
@@ -255,6 +255,9 @@ def _denied(verdict: str, mine: tuple[str, ...], scope: Scope) -> Problem | Resp
         return Problem(status=405, message="This address takes other methods.", code="method", headers=allow)
     if verdict in ("sign_in", "second_factor") and not for_programs(scope["path"]):
         return _way_in(verdict, scope)
+    if verdict == "unconfirmed":
+        message = words.load("en").say("problem.unconfirmed")
+        return Problem(status=403, message=message, code="unconfirmed")
     if verdict == "forbidden":
         return Problem(status=403, message="There is nothing here for this account.", code="forbidden")
     ask = {"WWW-Authenticate": 'Bearer realm="heedful"'}

@@ -15,6 +15,7 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heedful.errors import HeedfulError
+from heedful.safety import resources
 from heedful.server import words
 from heedful.server.access import Caller
 from heedful.server.directory import Directory, bundled
@@ -91,8 +92,12 @@ def _desk() -> Any:
 
 def directory() -> Directory:
     """The crisis lines of the server that answers; the bundled ones where there is none."""
-    desk = _desk()
-    return desk.directory if desk is not None else bundled()
+    desk, scope = _desk(), _SCOPE.get()
+    if desk is not None:
+        found: Directory = desk.directory
+        return found
+    server = getattr(getattr(scope.get("app"), "state", None), "server", None) if scope else None
+    return bundled(server.country if server is not None else resources.DEFAULT)
 
 
 def report_link() -> Markup:

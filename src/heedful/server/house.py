@@ -4,6 +4,7 @@
     responsible = "Dr. A. Example"
     contact = "office@clinic.example, 030 0000000"
     place = "our own computer in the house"
+    country = "DE"
     timezone = "Europe/Berlin"
     response_minutes = 15
     closed = ["2026-12-25"]
@@ -26,20 +27,25 @@ somebody is there day and night.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, available_timezones
 
-from heedful.errors import ConfigError, only_keys
+from heedful.errors import ConfigError, nearest, only_keys, shown
 from heedful.safety.crisis import TIERS
 
 FILE: Final = "clinic.toml"
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+SAID: Final = ("name", "responsible", "contact", "place")
+"""What pages say in words; an empty one is a gap, and pages have a neutral wording for it."""
+CLOCK: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d|24:00")
 Span = tuple[time, time]
+"""From and until; `time.max` is the end of a day."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,7 @@ class House:
 
     Args:
         name, responsible, contact, place: what disclosures name; empty = not said yet.
+        country: whose crisis lines pages show, two letters; empty = not said.
         timezone: of hours, and of all times that pages show.
         hours: day of the week -> times when somebody is on duty, or `always`; None = nobody ever is.
         closed: days without anybody.
@@ -91,6 +98,7 @@ class House:
     responsible: str = ""
     contact: str = ""
     place: str = ""
+    country: str = ""
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     hours: Mapping[str, tuple[Span, ...]] | Literal["always"] | None = None
     closed: frozenset[date] = frozenset()
@@ -148,7 +156,8 @@ def load(folder: Path) -> House:
     try:
         found = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path} is no TOML ({type(err).__name__}); mend the file.") from err
+        why = str(err) if isinstance(err, tomllib.TOMLDecodeError) else "it is not UTF-8"
+        raise ConfigError(f"{path} is no TOML: {why}; mend the file.") from err
     made = parse(found, where=str(path))
     for paper in (made.impact_assessment, made.approval_number):
         if paper is not None and paper.file and not (folder / paper.file).is_file():
@@ -164,19 +173,24 @@ def parse(found: Mapping[str, Any], *, where: str) -> House:
     """
     only_keys(found, House.__dataclass_fields__, where=where)
     values: dict[str, Any] = dict(found)
-    try:
-        if "timezone" in values:
-            values["timezone"] = ZoneInfo(values["timezone"])
-        values["closed"] = frozenset(_day(day) for day in values.get("closed", ()))
-        if "hours" in values:
-            values["hours"] = _hours(values["hours"], where)
-        for name in ("impact_assessment", "approval_number"):
-            if name in values:
-                values[name] = _paper(values[name], f"{where}, [{name}]")
-    except (ZoneInfoNotFoundError, TypeError, ValueError, AttributeError) as err:
-        if isinstance(err, ConfigError):
-            raise
-        raise ConfigError(f"{where}: a time zone, a day or hours cannot be used ({type(err).__name__}).") from err
+    for name in SAID:
+        if not isinstance(value := values.get(name, ""), str):
+            raise ConfigError(f"{where}: '{name}' is a text in quotes, but it is {shown(value)}.")
+        values[name] = value.strip()
+    country = values.get("country", "")
+    if not isinstance(country, str) or not re.fullmatch(r"([A-Z]{2})?", country):
+        raise ConfigError(f"{where}: 'country' is two capital letters, as \"DE\", but it is {shown(country)}.")
+    if "timezone" in values:
+        values["timezone"] = _zone(values["timezone"], where)
+    closed = values.get("closed", [])
+    if not isinstance(closed, list):
+        raise ConfigError(f"{where}: 'closed' is a list of days, as [\"2026-12-25\"], but it is {shown(closed)}.")
+    values["closed"] = frozenset(_day(day, f"{where}: a day of 'closed'") for day in closed)
+    if "hours" in values:
+        values["hours"] = _hours(values["hours"], where)
+    for name in ("impact_assessment", "approval_number"):
+        if name in values:
+            values[name] = _paper(values[name], f"{where}, [{name}]")
     if "risk_belief" in values:
         values["risk_belief"] = _confirmation(values["risk_belief"], where)
     for name in ("response_minutes", "look_minutes", "draft_minutes"):
@@ -208,23 +222,59 @@ def _paper(found: Any, where: str) -> Paper:
     values: dict[str, Any] = {name: str(found.get(name, "")).strip() for name in ("number", "file", "person")}
     if not values["person"] or not (values["number"] or values["file"]) or "day" not in found:
         raise ConfigError(f"{where}: a paper needs a number or a file, the person who answers for it, and its day.")
-    until = _day(found["until"]) if found.get("until") else None
-    return Paper(**values, day=_day(found["day"]), until=until)
+    until = _day(found["until"], f"{where}: 'until'") if found.get("until") else None
+    return Paper(**values, day=_day(found["day"], f"{where}: 'day'"), until=until)
 
 
-def _day(value: Any) -> date:
-    return value if isinstance(value, date) else date.fromisoformat(value)
+def _zone(value: Any, where: str) -> ZoneInfo:
+    # Asked of the list, not of the file: a folder ("Europe") or a path is no zone either.
+    known = available_timezones()
+    if isinstance(value, str) and value in known:
+        return ZoneInfo(value)
+    close = nearest(value, known) if isinstance(value, str) else ""
+    raise ConfigError(
+        f"{where}: 'timezone' is a name of the tz database, as \"Europe/Berlin\", but it is {shown(value)}.{close}"
+    )
+
+
+def _day(value: Any, what: str) -> date:
+    if type(value) is date:
+        return value
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{what} is a day, as 2026-12-25, but it is {shown(value)}.") from None
 
 
 def _hours(found: Any, where: str) -> dict[str, tuple[Span, ...]] | Literal["always"]:
     if found == "always":
         return "always"
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f'{where}: hours are a table, as [hours] with mon = ["08:00-12:00"], or "always", but they are '
+            f"{shown(found)}."
+        )
     if stray := sorted(set(found) - set(DAYS)):
-        raise ConfigError(f"{where}: hours are for {', '.join(DAYS)}, not for '{stray[0]}'.")
-    out = {}
-    for day, spans in found.items():
-        pairs = [tuple(time.fromisoformat(part) for part in span.split("-")) for span in spans]
-        if any(len(pair) != 2 or pair[0] >= pair[1] for pair in pairs):
-            raise ConfigError(f"{where}: hours look like \"08:00-12:00\", the earlier time first ('{day}').")
-        out[day] = tuple((pair[0], pair[1]) for pair in pairs)
-    return out
+        raise ConfigError(f"{where}: hours are for {', '.join(DAYS)}, not for {shown(stray[0])}.")
+    return {day: _spans(spans, f"{where}: the hours of '{day}'") for day, spans in found.items()}
+
+
+def _spans(found: Any, what: str) -> tuple[Span, ...]:
+    if not isinstance(found, list):
+        raise ConfigError(f'{what} are a list in brackets, as ["08:00-12:00"], but they are {shown(found)}.')
+    return tuple(_span(span, what) for span in found)
+
+
+def _span(found: Any, what: str) -> Span:
+    parts = [part.strip() for part in found.split("-")] if isinstance(found, str) else []
+    if len(parts) != 2 or not all(CLOCK.fullmatch(part) for part in parts):
+        raise ConfigError(
+            f'{what} look like "08:00-12:00", two digits each, from 00:00 to 24:00, but one of them is {shown(found)}.'
+        )
+    start, end = (time.max if part == "24:00" else time.fromisoformat(part) for part in parts)
+    if start >= end:
+        raise ConfigError(
+            f"{what} have the earlier time first, but one of them is {shown(found)}; a night is two entries, "
+            "until 24:00 and from 00:00 of the next day."
+        )
+    return start, end

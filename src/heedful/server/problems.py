@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -64,6 +64,29 @@ ENGINE: Final[dict[str, int]] = {
     "refused": 400,
     "failed": 500,
 }
+NEEDS: Final[dict[str, str]] = {
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "literal_error": "has a value that this server does not take",
+    "model_attributes_type": "must be a JSON object, sent as application/json",
+}
+"""Kind of a wrong value -> what was expected; the numbers are those of our schema, never what was sent."""
 _QUOTED: Final = re.compile(r"(?<!\w)(['\"]).*?\1(?!\w)", re.DOTALL)
 
 
@@ -91,10 +114,21 @@ class Problem:
 def answer(problem: Problem, *, path: str, csrf: str = "") -> Response:
     """The response: JSON for programs, a page for everybody else."""
     if for_programs(path):
+        problem = for_openai(problem) if path.startswith("/v1") else problem
         return JSONResponse(problem.body(), status_code=problem.status, headers=dict(problem.headers))
     said, rest = explained(problem)
     values: dict[str, Any] = {"problem": problem, "said": said, "rest": rest}
     return page("error.html.j2", status=problem.status, headers=problem.headers, csrf=csrf, **values)
+
+
+def for_openai(problem: Problem) -> Problem:
+    """A problem of `/v1` with the code that OpenAI gives it, which clients look for."""
+    if problem.status == 401:
+        said = "No API key was sent, or it is none of this server's. Send 'Authorization: Bearer hfd_...'."
+        return replace(problem, message=said, code="invalid_api_key")
+    if problem.code == "not_found":  # nothing else under /v1 has a name
+        return replace(problem, code="model_not_found", param="model")
+    return problem
 
 
 def explained(problem: Problem) -> tuple[str, str]:
@@ -187,12 +221,19 @@ def of_validation(err: RequestValidationError, *, names: frozenset[str]) -> Prob
     first = err.errors()[0]
     # FastAPI's message and `input` quote what was sent; the kind of the error does not.
     where = [str(part) for part in first["loc"][1:] if isinstance(part, int) or part in names]
-    kind = str(first["type"]).replace("_", " ")
+    kind, limits = str(first["type"]), first.get("ctx", {})
     param = ".".join(where) or None
-    if kind == "json invalid":
+    if kind == "json_invalid":
         return Problem(status=400, message="The body is no valid JSON.", code="invalid_json")
-    place = f"'{param}'" if param else "The request"
-    message = f"{place} is not as the API wants it ({kind})."
+    place = f"'{param}'" if param else "A part of the request"
+    if kind == "missing":
+        return Problem(
+            status=422, message=f"{place} is needed and missing.", code="missing_required_parameter", param=param
+        )
+    numbers = {name: value for name, value in limits.items() if isinstance(value, int | float)}
+    wanted = NEEDS.get(kind, f"is not as the API wants it ({kind.replace('_', ' ')})")
+    fits = all(name in numbers for name in words.placeholders(wanted))
+    message = f"{place} {wanted.format_map(numbers)}." if fits else f"{place} is not as the API wants it."
     return Problem(status=422, message=message, code="invalid_value", param=param)
 
 

@@ -20,12 +20,18 @@ NAVIGATION: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("/exercises", "nav.exercises"),
         ("/me", "nav.me"),
     ),
-    "clinician": (("/inbox", "nav.inbox"), ("/tasks", "nav.tasks"), ("/people", "nav.people")),
+    "clinician": (
+        ("/inbox", "nav.inbox"),
+        ("/tasks", "nav.tasks"),
+        ("/people", "nav.people"),
+        ("/colleagues", "nav.colleagues"),
+    ),
     "supervisor": (
         ("/supervision", "nav.supervision"),
         ("/inbox", "nav.inbox"),
         ("/tasks", "nav.tasks"),
         ("/people", "nav.people"),
+        ("/colleagues", "nav.colleagues"),
         ("/reports", "nav.reports"),
     ),
     "annotator": (),
@@ -48,7 +54,7 @@ def show(
         "caller": caller,
         "csrf": caller.csrf,
         "house": desk.house,
-        "navigation": NAVIGATION.get(caller.role or "", ()),
+        "navigation": () if caller.waits else NAVIGATION.get(caller.role or "", ()),
         "local": desk.house.local,
         "span": span,
     }

@@ -5,16 +5,19 @@ from __future__ import annotations
 import secrets
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, cast
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from heedful.server import house as houses
 from heedful.server.access import Access
 from heedful.server.auth.accounts import Accounts
 from heedful.server.auth.limits import Buckets
 from heedful.server.auth.passwords import AT_ONCE
 from heedful.server.config import ServeConfig
+from heedful.server.directory import country_of
 from heedful.server.embeddings import Embedder
 from heedful.server.engine.base import Engine
 from heedful.server.guard import Guard
@@ -47,6 +50,11 @@ class Server:
     def secure(self) -> bool:
         """Whether browsers reach it over HTTPS."""
         return self.config.tls or self.config.trusted_proxy is not None
+
+    @cached_property
+    def country(self) -> str:
+        """Whose crisis lines its pages show."""
+        return country_of(self.config.country, houses.load(self.config.folder).country, self.config.profiles)
 
     @property
     def cookie(self) -> str:

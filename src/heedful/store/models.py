@@ -41,6 +41,8 @@ class User(Base):
     created_at: Mapped[datetime]
     changed_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
+    confirmed_at: Mapped[datetime | None]
+    confirmed_by: Mapped[str | None]
 
 
 class Session(Base):
@@ -504,6 +506,22 @@ class Erasure(Base):
     by: Mapped[str]
 
 
+class ProfileCheck(Base):
+    """Append-only: who compared a profile with the text of its law, and when. The hash says which file it was."""
+
+    __tablename__ = "profile_checks"
+    erase = Erase()
+
+    id: Mapped[str] = _id()
+    profile: Mapped[str]
+    version: Mapped[str]
+    hash: Mapped[str]
+    checker: Mapped[str]
+    checked: Mapped[str]
+    by: Mapped[str]
+    at: Mapped[datetime]
+
+
 class Meta(Base):
     """What the store knows of itself: its id, and which keys it belongs to."""
 
@@ -514,5 +532,5 @@ class Meta(Base):
     value: Mapped[str]
 
 
-APPEND_ONLY = ("audit", "decisions", "consents", "erasures", "signatures")
+APPEND_ONLY = ("audit", "decisions", "consents", "erasures", "signatures", "profile_checks")
 """Tables whose rows no statement may change or delete; triggers refuse it (see `migrations`)."""

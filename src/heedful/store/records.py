@@ -18,6 +18,8 @@ class User:
     Args:
         adult_from: of a known minor, the year from which the account counts as an adult's; 0 = said to be an adult;
             None = nobody said.
+        confirmed_at, confirmed_by: when a colleague said that this account is who it says, and who did; None = nobody,
+            so an account of staff reads nothing (`Users.confirm`).
     """
 
     id: str
@@ -32,6 +34,8 @@ class User:
     changed_at: datetime
     erased_at: datetime | None = None
     adult_from: int | None = field(default=None, repr=False)
+    confirmed_at: datetime | None = None
+    confirmed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,6 +396,20 @@ class Export:
     name: str
     rows: int
     sha256: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileCheck:
+    """Somebody compared a profile with the text of its law: `checker` on the day `checked`; `by` entered it."""
+
+    id: str
+    profile: str
+    version: str
+    hash: str
+    checker: str
+    checked: str
     by: str
     at: datetime
 

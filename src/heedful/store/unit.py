@@ -16,7 +16,7 @@ from heedful.store.repositories.drafts import Decisions, Drafts
 from heedful.store.repositories.exports import Adapters, Erasures, Exports
 from heedful.store.repositories.jobs import Jobs
 from heedful.store.repositories.judgements import Labels, Scores, Traces
-from heedful.store.repositories.ledgers import Audit, Consents, Counters, Notices, write_counters
+from heedful.store.repositories.ledgers import Audit, Consents, Counters, Notices, ProfileChecks, write_counters
 from heedful.store.repositories.papers import CaseNotes, Reports, Signatures
 from heedful.store.repositories.people import Sessions, Users
 from heedful.store.repositories.threads import Notes, RiskEvents, Threads, Turns
@@ -49,7 +49,7 @@ class Unit(Work):
         self.tasks, self.checkins, self.exercises = Tasks(self), Checkins(self), Exercises(self)
         self.memory, self.resources = Memory(self), Resources(self)
         self.case_notes, self.signatures, self.reports = CaseNotes(self), Signatures(self), Reports(self)
-        self.jobs = Jobs(self)
+        self.jobs, self.profile_checks = Jobs(self), ProfileChecks(self)
         self.exports, self.adapters, self.erasures = Exports(self), Adapters(self), Erasures(self)
 
     def alone(self) -> None:

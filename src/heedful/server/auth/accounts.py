@@ -102,6 +102,7 @@ class Accounts:
             role=user.role,  # type: ignore[arg-type]
             session=session.id,
             language=user.language,
+            confirmed=user.confirmed_at is not None,
         )
 
     def by_token(self, token: str) -> Caller | None:
@@ -124,6 +125,7 @@ class Accounts:
             session=session.id,
             scopes=scopes,
             language=user.language,
+            confirmed=user.confirmed_at is not None,
         )
 
     # ------------------------------------------------------------------ password

@@ -10,6 +10,7 @@ from heedful.server import clinic
 from heedful.server.routes import (
     admin,
     checkins,
+    colleagues,
     consents,
     decide,
     exercises,
@@ -50,6 +51,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     notes.router,
     tasks.router,
     people.router,
+    colleagues.router,
     supervision.router,
     admin.router,
     protocol.router,

@@ -14,7 +14,7 @@ from heedful.errors import ConfigError, UserError
 from heedful.profiles import SWITCHES, Conditions
 from heedful.review.problems import listed
 from heedful.safety.resources import Line
-from heedful.server import directory, here, invitations, words
+from heedful.server import checks, directory, here, invitations, words
 from heedful.server.access import Called, Caller
 from heedful.server.auth.second_factor import Factor
 from heedful.server.clinic import At, Desk
@@ -23,6 +23,7 @@ from heedful.server.routes.people import invited, set_disabled
 from heedful.server.shown import show
 from heedful.server.state import Server, Serving
 from heedful.store import audit
+from heedful.store.repositories.people import READING
 from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/admin", include_in_schema=False)
@@ -45,16 +46,17 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         counted = unit.counters.all()
         factors = {user.id: (f := Factor.read(user.totp_secret)) is not None and f.on for user in users}
     today = desk.now().date()
-    table = desk.directory.table()
+    table, profile = desk.directory.table(), checks.applied(desk.clinic.store, desk.profile)
     values: dict[str, Any] = {
         "users": users,
         "factors": factors,
         "seekers": seekers,
         "lines": [(line, line.days_old(today), line.old(today)) for line in desk.directory.own()],
+        "country": desk.directory.country,
         "others": sum(line.country != desk.directory.country for line in table.lines),
         "engine": server.engine.state(),
-        "warnings": desk.profile.warnings(today),
-        "sources": desk.profile.sources,
+        "warnings": profile.warnings(today),
+        "sources": profile.sources,
         "papers": papers(desk),
         "titled": titled(desk),
         "switches": [(name, _value(desk.profile.switches[name]), s.meaning) for name, s in SWITCHES.items()],
@@ -68,9 +70,13 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         "readers": [(name, Path(value).name) for name in READERS if (value := getattr(server.config, name))],
         "last": last,
         "any_audit": bool(rows),
+        "today": today,
         "verdict": None,
         "wrong": "",
+        "typed": "",
+        "check": {},
         "roles": STAFF,
+        "reading": READING,
         "languages": words.LANGUAGES,
         "config": server.config,
         **more,
@@ -107,7 +113,7 @@ def add(
             inviter=caller.role,
         )
     except UserError as err:
-        return _page(caller, desk, server, status=400, wrong=here.told(err))
+        return _page(caller, desk, server, status=400, wrong=here.told(err), typed=name)
     return invited(request, caller, desk, made, path, back="/admin")
 
 
@@ -218,6 +224,23 @@ def _day(text: str, today: date) -> str | None:
     if day > today:
         raise ConfigError("The day of the check lies in the future.")
     return day.isoformat()
+
+
+# ---------------------------------------------------------------------- profile
+
+
+@router.post("/profile/check")
+def check_profile(
+    caller: Called, desk: At, server: Serving, profile: Short = "", checker: Short = "", checked: Short = ""
+) -> Response:
+    """Somebody compared a profile with the text of its law."""
+    store = desk.clinic.store
+    try:
+        checks.enter(store, desk.profile, profile, checker=checker, checked=checked, by=caller.user or "")
+    except UserError as err:
+        typed = {"profile": profile, "checker": checker, "checked": checked}
+        return _page(caller, desk, server, status=400, wrong=here.told(err), check=typed)
+    return RedirectResponse("/admin#profile", status_code=303)
 
 
 # ---------------------------------------------------------------------- audit

@@ -18,7 +18,7 @@ from heedful.store.states import Purpose
 from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/consents", include_in_schema=False)
-WORDING = "1.1"
+WORDING = "1.2"
 """Version of the wordings of consents in `words/`; raise it with every change of one of them."""
 OFFICIAL = {"recording": "recording", "training": "training-consent"}
 """Purposes whose wording is a disclosure of the profile."""
@@ -29,8 +29,8 @@ def overview(caller: Called, desk: At) -> Response:
     """All purposes and how they stand."""
     _offered(desk)
     with desk.clinic.store.read() as unit:
-        rows = consents.states(unit, caller.user or "")
-    return show("consents.html.j2", caller, desk, rows=rows)
+        rows = consents.states(unit, caller.user or "", desk.clinic.policy)
+    return show("consents.html.j2", caller, desk, rows=rows, kept=kept(desk, caller.user or ""))
 
 
 @router.get("/{purpose}")
@@ -66,7 +66,7 @@ def page_of(caller: Caller, desk: Desk, purpose: Purpose, *, begin: bool = False
     """The page of one purpose; `begin`: a conversation waits for the answer, and crisis lines come first."""
     user, language = caller.user or "", here.language()
     with desk.clinic.store.read() as unit:
-        state = next(s for s in consents.states(unit, user) if s.purpose == purpose)
+        state = next(s for s in consents.states(unit, user, desk.clinic.policy) if s.purpose == purpose)
     text, version = wording(desk, purpose, language)
     options: tuple[str, ...] = ()
     if begin:
@@ -79,12 +79,20 @@ def page_of(caller: Caller, desk: Desk, purpose: Purpose, *, begin: bool = False
 
 def wording(desk: Desk, purpose: Purpose, language: str) -> tuple[str, str]:
     """What somebody agrees to, and its version; with it what taking it back cannot undo."""
-    stays = here.name_of("stays", purpose)
+    stays = here.name_of("stays", purpose) if purpose in consents.asked(desk.clinic.policy) else here.t("agreed.idle")
     if purpose in OFFICIAL:
         text, version = disclosure.text_of(desk, OFFICIAL[purpose], language)
         return f"{text} {stays}", f"profiles-{version}+pages-{WORDING}"
     key = "sensitive" if purpose == "care" and desk.on("sensitive_data_consent") else purpose
     return f"{here.t(f'consent.{key}_text')} {stays}", f"pages-{WORDING}"
+
+
+def kept(desk: Desk, user: str) -> str:
+    """Why the messages of somebody are kept, what they can refuse, and what follows."""
+    if not desk.ledger:
+        return here.t("me.consents_off")
+    with desk.clinic.store.read() as unit:
+        return here.name_of("kept", consents.basis(unit, user, desk.clinic.policy))
 
 
 def awaited(unit: Unit, desk: Desk, user: str) -> bool:
@@ -118,7 +126,8 @@ def recording_asked(unit: Unit, desk: Desk, user: str) -> bool:
 
 def _purpose(name: str, caller: Caller, desk: Desk) -> Purpose:
     with desk.clinic.store.read() as unit:
-        found = next((s.purpose for s in consents.states(unit, caller.user or "") if s.purpose == name), None)
+        rows = consents.states(unit, caller.user or "", desk.clinic.policy)
+        found = next((s.purpose for s in rows if s.purpose == name), None)
     if found is None:
         raise HTTPException(404, "There is no such purpose.")
     return found

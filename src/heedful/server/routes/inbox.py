@@ -17,13 +17,14 @@ from heedful.review import inbox as ranked
 from heedful.review.consents import State as Answered
 from heedful.review.consents import states
 from heedful.safety.state import State
-from heedful.server import drawing, here
+from heedful.server import colleagues, drawing, here
 from heedful.server import reasons as why
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
 from heedful.server.disclosure import asks_whether_ai
 from heedful.server.reasons import Reasons
 from heedful.server.shown import show, until
+from heedful.server.timeline import joined
 from heedful.store.records import Decision, Draft, Note, RiskEvent, StoredTurn, Task, Thread
 from heedful.store.unit import Unit
 
@@ -70,6 +71,7 @@ def inbox(caller: Called, desk: At, mine: str = "") -> Response:
         mine=bool(mine),
         on_duty=desk.on_duty,
         monitored=monitored,
+        unconfirmed=colleagues.waiting(desk.clinic.store),
     )
 
 
@@ -155,7 +157,7 @@ def look(unit: Unit, desk: Desk, id: str) -> View:
         facts=_facts(tasks),
         timeline=_timeline(notes, decisions, risks, names),
         checkins=_checkins(unit, desk, thread.help_seeker),
-        consents=states(unit, thread.help_seeker) if desk.ledger else (),
+        consents=states(unit, thread.help_seeker, desk.clinic.policy) if desk.ledger else (),
         papers=len(unit.case_notes.of(id)),
         asked=last is not None and thread.state == "human_owned" and asks_whether_ai(last.text),
         drafting=any(job.kind == "draft" and job.state in ("queued", "running") for job in unit.jobs.of(id)),
@@ -163,6 +165,8 @@ def look(unit: Unit, desk: Desk, id: str) -> View:
 
 
 def _name(unit: Unit, user: str) -> str:
+    if user == crisis.PROGRAM:
+        return here.t("person.program")
     found = unit.users.find(user)
     return (found.name if found else None) or here.t("person.unknown")
 
@@ -180,12 +184,15 @@ def _timeline(
     notes: tuple[Note, ...], decisions: tuple[Decision, ...], risks: tuple[RiskEvent, ...], names: dict[str, str]
 ) -> tuple[tuple[datetime, str, str, str], ...]:
     """(when, what, who, words) of everything that people and rules did, newest first."""
-    found = [(n.at, here.name_of("event", n.kind), names.get(n.by, n.by), n.text) for n in notes]
+    alone, reasons = joined(notes, risks)
+    found = [(n.at, here.name_of("event", n.kind), names.get(n.by, n.by), n.text) for n in alone]
     found += [(d.at, here.name_of("event", d.action.replace(".", "_")), names.get(d.by, d.by), "") for d in decisions]
     for r in risks:
         level = here.name_of("tier", TIERS[min(r.level, 2)])
         who = names.get(r.person, r.person) if r.person else here.t("person.rules")
-        found.append((r.at, f"{here.name_of('event', r.action)}: {level}", who, ", ".join(r.rules)))
+        found.append(
+            (r.at, f"{here.name_of('event', r.action)}: {level}", who, reasons.get(r.id) or ", ".join(r.rules))
+        )
     return tuple(sorted(found, key=lambda entry: entry[0], reverse=True)[:40])
 
 

@@ -19,6 +19,7 @@ from heedful.server.access import Called
 from heedful.server.clinic import At, Desk
 from heedful.server.gate import cookie_text
 from heedful.server.record_pdf import ATTACHED, Labels, to_pdf
+from heedful.server.routes.consents import kept
 from heedful.server.shown import show
 from heedful.server.state import Serving
 from heedful.store.columns import canonical
@@ -48,8 +49,9 @@ def _page(caller: Called, desk: Desk, *, status: int = 200, wrong: str = "") -> 
             "exercises": len(unit.exercises.of(user)),
         }
         plans = [(p, _name(unit, p.note.author)) for p in notes.shared(unit, user)]
-        consents = states(unit, user) if desk.ledger else ()
+        consents = states(unit, user, desk.clinic.policy) if desk.ledger else ()
     values: dict[str, Any] = {"memory": memory, "consents": consents, "counts": counts, "wrong": wrong, "plans": plans}
+    values["kept"] = kept(desk, user)
     return show("me.html.j2", caller, desk, status=status, erasure=desk.on("erasure"), **values)
 
 
@@ -101,7 +103,7 @@ def _own(unit: Unit, item: str, user: str) -> None:
 @router.get("/record.json")
 def download(caller: Called, desk: At) -> Response:
     """The own record, as a file."""
-    found = own_record(desk.clinic.store, caller.user or "")
+    found = own_record(desk.clinic.store, caller.user or "", kept=kept(desk, caller.user or ""))
     text = json.dumps(found, ensure_ascii=False, indent=2)
     headers = {"Content-Disposition": 'attachment; filename="my-record.json"'}
     return Response(text.encode("utf-8"), media_type="application/json", headers=headers)
@@ -112,7 +114,7 @@ async def download_pdf(caller: Called, desk: At, server: Serving) -> Response:
     """The same to read and to print. It is drawn where long work waits, so that no page waits for it."""
 
     def drawn() -> bytes:
-        found = own_record(desk.clinic.store, caller.user or "")
+        found = own_record(desk.clinic.store, caller.user or "", kept=kept(desk, caller.user or ""))
         own = server.config.folder / FONTS
         return to_pdf(found, labels=_labels(), language=here.language(), own=own)
 

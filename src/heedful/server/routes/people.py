@@ -29,13 +29,19 @@ def people(caller: Called, desk: At) -> Response:
     return _page(caller, desk)
 
 
-def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "") -> Response:
+def _page(caller: Caller, desk: Desk, *, status: int = 200, wrong: str = "", typed: str = "") -> Response:
     with desk.clinic.store.read() as unit:
         users = unit.users.all(role="help_seeker")
         threads = {user.id: unit.threads.of(user.id) for user in users}
     rows = [(user, next((t for t in reversed(threads[user.id]) if t.state != "closed"), None)) for user in users]
     young = {user.id for user in users if is_minor(user, desk.now())} if _ages(desk) else None
-    values: dict[str, Any] = {"rows": rows, "wrong": wrong, "languages": words.LANGUAGES, "young": young}
+    values: dict[str, Any] = {
+        "rows": rows,
+        "wrong": wrong,
+        "languages": words.LANGUAGES,
+        "young": young,
+        "typed": typed,
+    }
     return show("people.html.j2", caller, desk, status=status, **values)
 
 
@@ -61,7 +67,7 @@ def invite(
             adult_from=UNTIL_SAID if minor == "yes" and _ages(desk) else None,
         )
     except UserError as err:
-        return _page(caller, desk, status=400, wrong=here.told(err))
+        return _page(caller, desk, status=400, wrong=here.told(err), typed=name)
     return invited(request, caller, desk, made, path, back="/people")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from anyio import to_thread
@@ -30,7 +31,7 @@ Text = Annotated[str, Form(max_length=2000)]
 async def form(request: Request, caller: Called, server: Serving) -> Response:
     """The form, while there is no admin."""
     await _open(request, server)
-    return page("setup.html.j2", csrf=caller.csrf, said="")
+    return page("setup.html.j2", csrf=caller.csrf, said="", names={})
 
 
 @router.post("/setup")
@@ -47,13 +48,13 @@ async def setup(
 ) -> Response:
     """Make both accounts, together or not at all."""
     await _open(request, server)
-    backoff = server.accounts.backoff
+    backoff, names = server.accounts.backoff, {"admin": admin_name, "clinician": clinician_name}
     pause = backoff.pause("setup", "setup")
     if pause > 0:
-        return _again(caller, here.t("setup.wait"), status=429, headers=wait(pause))
+        return _again(caller, here.t("setup.wait"), names, status=429, headers=wait(pause))
     backoff.failed("setup", "setup")
     if not server.setup.fits(code):
-        return _again(caller, here.t("setup.wrong_code"), status=403)
+        return _again(caller, here.t("setup.wrong_code"), names, status=403)
     backoff.worked("setup", "setup")
     people = (("admin", admin_name, admin_password), ("clinician", clinician_name, clinician_password))
     try:
@@ -61,7 +62,7 @@ async def setup(
             check_account(desk, name)
         await to_thread.run_sync(lambda: _make(server, people), limiter=server.stretching)
     except UserError as err:
-        return _again(caller, here.told(err), status=400)
+        return _again(caller, here.told(err), names, status=400)
     server.setup.spend()
     return RedirectResponse("/sign-in", status_code=303)
 
@@ -93,10 +94,15 @@ def _make(server: Server, people: tuple[tuple[str, str, str], ...]) -> None:
         if unit.users.all(role="admin"):
             raise refusal(ConflictError, "refusal.admin_there")
         for (role, name, _), stored in zip(people, hashes, strict=True):
-            unit.users.add(role=role, name=name.strip(), by="setup", password_hash=stored)  # type: ignore[arg-type]
+            made = unit.users.add(role=role, name=name.strip(), by="setup", password_hash=stored)  # type: ignore[arg-type]
+            if role == "clinician":  # nobody is there who could confirm the first one
+                unit.users.confirm(made.id, by="setup", way="setup")
 
     server.store.run(work)
 
 
-def _again(caller: Caller, said: str, *, status: int, headers: dict[str, str] | None = None) -> Response:
-    return page("setup.html.j2", status=status, headers=headers, csrf=caller.csrf, said=said)
+def _again(
+    caller: Caller, said: str, names: Mapping[str, str], *, status: int, headers: dict[str, str] | None = None
+) -> Response:
+    # The names as they were typed; never the code, and never a password.
+    return page("setup.html.j2", status=status, headers=headers, csrf=caller.csrf, said=said, names=names)

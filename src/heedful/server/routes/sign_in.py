@@ -32,7 +32,7 @@ Text = Annotated[str, Form(max_length=2000)]
 @router.get("/sign-in")
 async def form(caller: Called, next: str = "") -> Response:
     """The form."""
-    return page("sign_in.html.j2", csrf=caller.csrf, next=inside(next), said="")
+    return page("sign_in.html.j2", csrf=caller.csrf, next=inside(next), said="", name="")
 
 
 @router.post("/sign-in")
@@ -46,7 +46,9 @@ async def sign_in(
         limiter=server.stretching,
     )
     if isinstance(found, Refusal):
-        return _refused(found, "sign_in.html.j2", caller, wrong=here.t("sign_in.wrong"), next=inside(next))
+        return _refused(
+            found, "sign_in.html.j2", caller, wrong=here.t("sign_in.wrong"), next=inside(next), name=name[:120]
+        )
     return _let_in(server, found, next=inside(next))
 
 
@@ -166,9 +168,10 @@ def _gone(server: Server) -> Response:
     return response
 
 
-def _refused(found: Refusal, template: str, caller: Caller, *, wrong: str, next: str) -> Response:
+def _refused(found: Refusal, template: str, caller: Caller, *, wrong: str, **values: str) -> Response:
     headers = wait(found.seconds) if found.why == "wait" else {}
-    return page(template, status=_status(found), headers=headers, csrf=caller.csrf, next=next, said=_said(found, wrong))
+    said = _said(found, wrong)
+    return page(template, status=_status(found), headers=headers, csrf=caller.csrf, said=said, **values)
 
 
 def _status(found: Refusal) -> int:

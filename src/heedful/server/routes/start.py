@@ -22,7 +22,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/")
 def start(caller: Called) -> Response:
     """To the first page of the role."""
-    return RedirectResponse(home(caller.role), status_code=303)
+    return RedirectResponse("/account" if caller.waits else home(caller.role), status_code=303)
 
 
 @router.get("/resources")

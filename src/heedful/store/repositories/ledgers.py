@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
 
 from heedful.store import models
-from heedful.store.records import AuditEntry, Consent, Notice
+from heedful.store.records import AuditEntry, Consent, Notice, ProfileCheck
 from heedful.store.repositories.base import Repository, new_id
 from heedful.store.rows import table_of
 from heedful.store.states import PURPOSES, ConsentAction, Purpose, check_word
-from heedful.store.work import Work
+from heedful.store.work import Work, as_name
 
 
 class Consents(Repository[Consent]):
@@ -98,6 +99,31 @@ class Notices(Repository[Notice]):
             self.table.c.user_id == user, self.table.c.moment == moment, order=self.table.c.at.desc(), limit=1
         )
         return found[0] if found else None
+
+
+class ProfileChecks(Repository[ProfileCheck]):
+    """Append-only: who checked which file of a profile. The newest one counts."""
+
+    model, record, noun = models.ProfileCheck, ProfileCheck, "check of a profile"
+
+    def add(self, *, profile: str, version: str, hash: str, checker: str, checked: date, by: str) -> ProfileCheck:
+        """A check was made: by `checker` on the day `checked`; `by` enters it."""
+        made = ProfileCheck(
+            id=new_id(),
+            profile=profile,
+            version=version,
+            hash=hash,
+            checker=checker,
+            checked=checked.isoformat(),
+            by=by,
+            at=self.work.now(),
+        )
+        self.work.say(by, "profile.checked", f"profile:{as_name(profile)}", hash=hash, day=made.checked)
+        return self._add(made)
+
+    def all(self) -> tuple[ProfileCheck, ...]:
+        """All of them, as they were entered."""
+        return self._all(order=(self.table.c.at, self.table.c.id))
 
 
 class Counters:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, delete
+from sqlalchemy import ColumnElement, delete, select
 
-from heedful.errors import ConfigError, ConflictError
+from heedful.errors import ConfigError, ConflictError, TransitionError
 from heedful.store import models
 from heedful.store.records import Session, User
 from heedful.store.repositories.base import Repository, new_id
+from heedful.store.rows import table_of
 from heedful.store.states import ROLES, Role, check_word
 
 CHANGEABLE = frozenset({"role", "name", "password_hash", "totp_secret", "language", "disabled"})
+
+VOUCHING: Final[frozenset[str]] = frozenset({"clinician", "supervisor"})
+"""Roles that confirm an account of staff."""
+READING: Final[frozenset[str]] = VOUCHING | {"annotator"}
+"""Roles that may read conversations, and so have to be confirmed first."""
+TAKEN_OVER: Final = frozenset({"role", "password_hash", "totp_secret"})
+"""What makes an account somebody else's, when somebody else changes it."""
+Way = Literal["colleague", "setup", "machine"]
 
 
 def plain_name(name: str) -> str:
@@ -83,6 +92,8 @@ class Users(Repository[User]):
     def change(self, id: str, *, by: str, **values: Any) -> User:
         """Change role, name, password_hash, totp_secret, language or disabled.
 
+        Where somebody else gives an account another role, password or phone, it is not confirmed any more.
+
         Raises:
             ConfigError: another field.
             ConflictError: the new name is taken, or the user was erased.
@@ -102,9 +113,50 @@ class Users(Repository[User]):
                 raise ConflictError("This name is taken; choose another one.")
             values["name_digest"] = self._digest(values["name"])
         values["changed_at"] = self.work.now()
+        lost = by != id and user.confirmed_at is not None and bool(TAKEN_OVER & set(values))
+        if lost:
+            values |= {"confirmed_at": None, "confirmed_by": None}
         self._set(id, **values)
         self.work.say(by, "user.changed", f"user:{id}", fields=sorted(set(values) & CHANGEABLE))
+        if lost:
+            self.work.say(by, "user.unconfirmed", f"user:{id}", role=user.role)
         return replace(user, **values)
+
+    def confirm(self, id: str, *, by: str, way: Way = "colleague") -> User:
+        """Say that an account of staff belongs to whom it says: from now on it may read conversations.
+
+        Args:
+            by: a clinician or supervisor who is confirmed; with another `way`, whoever is said to have done it.
+            way: `setup` = the first one of all. `machine` = somebody at the machine with the passphrase, who could
+                read everything anyway.
+
+        Raises:
+            TransitionError: `by` may not confirm anybody, or not this account; or this account reads nothing anyway.
+            ConflictError: it is confirmed, closed, or has no password yet.
+            NotFoundError: no such user.
+        """
+        for each in sorted({id, by} if way == "colleague" else {id}):
+            self.lock(each)
+        user = self.get(id)
+        if user.role not in READING:
+            raise TransitionError("Only accounts that may read conversations are confirmed.")
+        if way == "colleague" and not _vouches(self.get(by), for_=id):
+            raise TransitionError("A clinician or supervisor who is confirmed confirms the account of somebody else.")
+        if way == "setup" and self._anybody_confirmed():
+            raise TransitionError("Only the first account of all is confirmed by the set-up.")
+        if user.confirmed_at is not None or user.disabled or user.password_hash is None:
+            raise ConflictError("This account is confirmed or closed, or its owner has not chosen a password yet.")
+        now = self.work.now()
+        self._set(id, confirmed_at=now, confirmed_by=by)
+        self.work.say(by, "user.confirmed", f"user:{id}", role=user.role, way=way)
+        return replace(user, confirmed_at=now, confirmed_by=by)
+
+    def _anybody_confirmed(self) -> bool:
+        # The audit too: an admin who closes or resets everybody must not become the first one again.
+        said = table_of(models.AuditEntry)
+        now = self._first(self.table.c.confirmed_at.is_not(None)) is not None
+        before = select(said.c.seq).where(said.c.action.in_(("user.confirmed", "user.unconfirmed"))).limit(1)
+        return now or self.work.execute(before).scalar() is not None
 
     def lock(self, id: str) -> None:
         """Let nobody else begin something for this person until the transaction ends.
@@ -123,6 +175,11 @@ class Users(Repository[User]):
 
     def _digest(self, name: str) -> str:
         return self.work.keys.digest(plain_name(name).encode("utf-8", "surrogatepass"))
+
+
+def _vouches(user: User, *, for_: str) -> bool:
+    there = user.confirmed_at is not None and not user.disabled and user.erased_at is None
+    return there and user.role in VOUCHING and user.id != for_
 
 
 class Sessions(Repository[Session]):

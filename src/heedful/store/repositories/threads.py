@@ -243,6 +243,10 @@ class Turns(Repository[StoredTurn]):
         where = (self.table.c.thread_id == thread, self.table.c.sequence > after)
         return self._all(*where, order=self.table.c.sequence, limit=limit)
 
+    def kept(self, thread: str, client_id: str) -> StoredTurn | None:
+        """The turn of a conversation that has this client id, if there is one."""
+        return self._first(self.table.c.thread_id == thread, self.table.c.client_id == client_id)
+
     def sent(self, by: str, client_id: str) -> StoredTurn | None:
         """The message that a help-seeker sent under this id, in whichever of their conversations."""
         of = select(models.Thread.id).where(models.Thread.help_seeker == by)
