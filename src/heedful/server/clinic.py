@@ -291,8 +291,9 @@ def desk_of(app: FastAPI) -> Desk:
     return cast(Desk, found)
 
 
-def _desk(request: Request) -> Desk:
-    return desk_of(request.app)
+async def _desk(request: Request) -> Desk:
+    found = getattr(request.app.state, "desk", None)
+    return cast(Desk, found) if found is not None else await to_thread.run_sync(desk_of, request.app)
 
 
 At = Annotated[Desk, Depends(_desk)]
