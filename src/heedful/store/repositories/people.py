@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete
+from sqlalchemy import ColumnElement, Text, bindparam, delete, select
 
 from heedful.errors import ConfigError, ConflictError
 from heedful.store import models
+from heedful.store.prepared import Prepared
 from heedful.store.records import Session, User
 from heedful.store.repositories.base import Repository, new_id
+from heedful.store.rows import table_of
 from heedful.store.states import ROLES, Role, check_word
 
 CHANGEABLE = frozenset({"role", "name", "password_hash", "totp_secret", "language", "disabled"})
@@ -70,7 +72,7 @@ class Users(Repository[User]):
 
     def by_name(self, name: str) -> User | None:
         """The user of that name, however its letters are composed and whatever their case."""
-        return self._first(self.table.c.name_digest == self._digest(name))
+        return self._one(name_digest=self._digest(name))
 
     def all(self, *, role: Role | None = None) -> tuple[User, ...]:
         """Users that were not erased, oldest first."""
@@ -125,6 +127,24 @@ class Users(Repository[User]):
         return self.work.keys.digest(plain_name(name).encode("utf-8", "surrogatepass"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """An account as the gate needs it; `active` = neither disabled nor erased."""
+
+    id: str
+    role: str
+    language: str
+    active: bool
+
+
+_SESSIONS, _USERS = table_of(models.Session), table_of(models.User)
+_BEHIND: Final = Prepared(
+    select(_SESSIONS, _USERS.c.id, _USERS.c.role, _USERS.c.language, _USERS.c.disabled, _USERS.c.erased_at)
+    .join(_USERS, _USERS.c.id == _SESSIONS.c.user_id)
+    .where(_SESSIONS.c.token_hash == bindparam("token_hash", type_=Text()))
+)
+
+
 class Sessions(Repository[Session]):
     """Logins. The store never sees a token, only its hash."""
 
@@ -141,15 +161,27 @@ class Sessions(Repository[Session]):
 
     def by_token(self, token_hash: str) -> Session | None:
         """The login of a token, valid or not: ask `Session.valid`."""
-        return self._first(self.table.c.token_hash == token_hash)
+        return self._one(token_hash=token_hash)
+
+    def behind(self, token_hash: str) -> tuple[Session, Standing] | None:
+        """The login of a token, valid or not, and how its account stands: what each request asks first.
+
+        Nothing sealed is opened for it: names and password hashes are not needed to let somebody in.
+        """
+        rows = self.work.rows(_BEHIND, token_hash=token_hash)
+        if not rows:
+            return None
+        *session, id, role, language, disabled, erased_at = rows[0]
+        standing = Standing(id=id, role=role, language=language, active=not disabled and erased_at is None)
+        return self.codec.read(session, self.work.keys), standing
 
     def of(self, user: str) -> tuple[Session, ...]:
         """All logins of one user, oldest first."""
-        return self._all(self.table.c.user_id == user, order=self.table.c.created_at)
+        return self._many(user_id=user, order=("created_at",))
 
     def seen(self, id: str, *, expires_at: datetime | None = None) -> None:
         """It was used now; with `expires_at` it lasts longer."""
-        later = {} if expires_at is None else {"expires_at": expires_at}
+        later: dict[str, Any] = {} if expires_at is None else {"expires_at": expires_at}
         self._set(id, seen_at=self.work.now(), **later)
 
     def second_factor(self, id: str) -> None:
@@ -160,7 +192,7 @@ class Sessions(Repository[Session]):
 
     def revoke(self, id: str, *, by: str) -> None:
         """It opens nothing any more."""
-        if self._set(id, self.table.c.revoked_at.is_(None), revoked_at=self.work.now()):
+        if self._set(id, {"revoked_at": None}, revoked_at=self.work.now()):
             self.work.say(by, "session.revoked", f"session:{id}")
 
     def revoke_all(self, user: str, *, by: str) -> int:
