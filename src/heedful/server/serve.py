@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import ssl
@@ -130,7 +131,18 @@ def make_server(
         raise ConfigError(
             f"The TLS files cannot be used ({type(err).__name__}); they have to be PEM, and fit."
         ) from err
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which sets aside what was made while it started: a look through the heap for garbage would stop
+    everybody for 0.2 s each time, and those 230,000 objects stay anyway."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets=sockets)
+        gc.collect()
+        gc.freeze()
 
 
 def serve(
