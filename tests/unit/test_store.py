@@ -204,7 +204,8 @@ def test_sealed_fields_never_show(store: Store, who: Cast) -> None:
 
 def _codecs(store: Store) -> list:  # type: ignore[type-arg]
     with store.read() as unit:
-        return [r.codec for r in vars(unit).values() if hasattr(r, "codec")]
+        found = (getattr(unit, name) for name in vars(Unit))
+        return [repository.codec for repository in found if hasattr(repository, "codec")]
 
 
 # ---------------------------------------------------------------------- people

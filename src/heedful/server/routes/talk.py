@@ -274,11 +274,11 @@ class Kept(BaseModel):
     again: bool
 
 
-@router.post("/api/talk/turns", tags=["talk"], status_code=201)
-def add(new: NewTurn, caller: Called, desk: At) -> Kept:
+@router.post("/api/talk/turns", tags=["talk"], status_code=201, response_model=Kept)
+def add(new: NewTurn, caller: Called, desk: At) -> Response:
     """Keep a message. It is acknowledged only when it is safe on the disk."""
     receipt = receive(desk, caller.user or "", new.client_id, new.text)
-    return Kept(sequence=receipt.turn.sequence, again=receipt.again)
+    return JSONResponse({"sequence": receipt.turn.sequence, "again": receipt.again}, status_code=201)
 
 
 # ---------------------------------------------------------------------- shared
