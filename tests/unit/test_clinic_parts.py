@@ -242,6 +242,35 @@ def test_waking_is_at_once() -> None:
     assert worker.stop()
 
 
+def test_a_message_wakes_one_worker_that_waits_and_the_next_message_another_one(tmp_path: Path) -> None:
+    """Each worker that looks takes its turn as a writer; the others would only find that the job is taken."""
+    made = make_clinic(tmp_path)
+    looked: list[str] = []
+    names = ("clocks", "drafts-0", "drafts-1", "notes")
+    workers = [Repeated(lambda name=name: bool(looked.append(name)), pause=60, name=name) for name in names]
+    made.desk.workers = tuple(workers)
+
+    def until(n: int) -> list[str]:
+        end = time.monotonic() + 5
+        while (len(looked) < n or not all(w.idle for w in workers)) and time.monotonic() < end:
+            time.sleep(0.01)
+        return sorted(looked)
+
+    for worker in workers:
+        worker.start()
+    assert until(4) == sorted(names)
+    looked.clear()
+    made.desk.wake("drafts", "belief")
+    assert until(1) == ["drafts-0"]
+    made.desk.wake("drafts")
+    made.desk.wake("drafts")  # the first one may still be on its way
+    assert until(3) == ["drafts-0", "drafts-0", "drafts-1"]
+    made.desk.wake("notes")
+    assert until(4)[-1] == "notes"
+    assert all(worker.stop() for worker in workers)
+    made.store.close()
+
+
 @pytest.fixture
 def running_clinic(tmp_path: Path) -> Iterator[Any]:
     made = make_clinic(tmp_path)

@@ -135,7 +135,8 @@ def test_the_official_client_is_told_what_was_expected(
         site.client() as http,
         openai.OpenAI(
             api_key=site.token("clinician", "generate"), base_url="http://127.0.0.1/v1", http_client=http, max_retries=0
-        ) as client,pytest.raises(openai.APIStatusError) as told
+        ) as client,
+        pytest.raises(openai.APIStatusError) as told,
     ):
         client.post("/chat/completions", body=full, cast_to=object)
     err = told.value

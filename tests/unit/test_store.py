@@ -154,7 +154,7 @@ def test_every_kind_of_record_comes_back_equal(store: Store, who: Cast, clock: C
         ]
     with store.read() as unit:
         for repository, record in made:
-            same = getattr(unit, next(n for n, r in vars(unit).items() if type(r) is type(repository)))
+            same = next(r for name in vars(Unit) if type(r := getattr(unit, name)) is type(repository))
             assert same.get(record.id) == record
 
 
@@ -204,7 +204,8 @@ def test_sealed_fields_never_show(store: Store, who: Cast) -> None:
 
 def _codecs(store: Store) -> list:  # type: ignore[type-arg]
     with store.read() as unit:
-        return [r.codec for r in vars(unit).values() if hasattr(r, "codec")]
+        found = (getattr(unit, name) for name in vars(Unit))
+        return [repository.codec for repository in found if hasattr(repository, "codec")]
 
 
 # ---------------------------------------------------------------------- people

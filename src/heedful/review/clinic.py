@@ -94,8 +94,9 @@ class Policy:
 
     def _nobody_since(self, now: datetime) -> datetime:
         """About when the last duty ended: to a quarter of an hour, four days back at most."""
-        past = [now - n * timedelta(minutes=15) for n in range(1, 4 * 24 * 4)]
-        return next((at for at in past if self.on_duty(at)), past[-1])
+        quarter, n = timedelta(minutes=15), 4 * 24 * 4
+        past = (now - k * quarter for k in range(1, n))
+        return next((at for at in past if self.on_duty(at)), now - (n - 1) * quarter)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -279,7 +279,7 @@ def end_tasks(unit: Unit, thread: str, kinds: Sequence[str], *, by: str) -> None
 def expire_drafts(unit: Unit, thread: str, *, by: str, keep: Iterable[str] = ()) -> int:
     """No draft of this conversation waits any more, and none is being made; how many were let go."""
     kept = set(keep)
-    late = [draft for draft in unit.drafts.of(thread) if draft.state == "drafted" and draft.id not in kept]
+    late = [draft for draft in unit.drafts.of(thread, state="drafted") if draft.id not in kept]
     for draft in late:
         unit.drafts.decide(draft.id, "expired", by=by)
     for job in unit.jobs.of(thread):

@@ -47,9 +47,9 @@ def conversation(
 def _chosen(unit: Unit, thread: str) -> dict[str, Label]:
     """Id of a sent turn -> the strategy that the model had chosen for it."""
     found = {}
-    for draft in unit.drafts.of(thread):
+    for draft in unit.drafts.of(thread, state="approved"):
         strategy = draft.reasons.get("strategy")
-        if draft.state != "approved" or draft.sent_turn_id is None or not isinstance(strategy, Mapping):
+        if draft.sent_turn_id is None or not isinstance(strategy, Mapping):
             continue
         if strategy.get("by") == "model" and strategy.get("set") and strategy.get("name"):
             label = Label(set=str(strategy["set"]), value=str(strategy["name"]), source="model")

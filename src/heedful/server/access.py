@@ -170,8 +170,8 @@ def routes_of(app: FastAPI) -> list[tuple[str, tuple[str, ...]]]:
     return out
 
 
-def caller_of(request: Request) -> Caller:
-    """Who is calling, as the gate found out."""
+async def caller_of(request: Request) -> Caller:
+    """Who is calling, as the gate found out. `async`, like all that only hands something on: no thread for it."""
     found: Caller = request.state.caller
     return found
 

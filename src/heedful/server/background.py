@@ -20,6 +20,9 @@ class Repeated:
         work: called again and again; True = there may be more to do, so it is called again at once.
         pause: seconds between calls otherwise, and after the first failure; each further failure doubles it.
         name: of the thread.
+
+    Attributes:
+        failures: in a row. idle: whether it waits, and nobody woke it yet.
     """
 
     def __init__(self, work: Callable[[], bool], *, pause: float, name: str) -> None:
@@ -27,6 +30,7 @@ class Repeated:
         self._awake, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self.failures = 0
+        self.idle = False
 
     @property
     def running(self) -> bool:
@@ -43,6 +47,7 @@ class Repeated:
 
     def wake(self) -> None:
         """There is something to do now."""
+        self.idle = False  # whoever looks for somebody else to wake does not choose this one again
         self._awake.set()
 
     def stop(self, *, timeout: float = 10.0) -> bool:
@@ -58,7 +63,9 @@ class Repeated:
             self._awake.clear()
             if self._once() and not self._over.is_set():
                 continue
+            self.idle = not self._awake.is_set()
             self._awake.wait(min(LONGEST_PAUSE, self.pause * 2 ** min(self.failures, 10)))
+            self.idle = False
 
     def _once(self) -> bool:
         try:

@@ -101,10 +101,16 @@ class Desk:
         for worker in self._all():
             worker.start()
 
-    def wake(self) -> None:
-        """A message came."""
-        for worker in self.workers[1:]:
-            worker.wake()
+    def wake(self, *kinds: Literal["drafts", "notes", "belief"]) -> None:
+        """There is something to do for these workers: of each kind one that waits for work, or all where none does.
+
+        A worker that was not woken looks by itself after `POLL` seconds.
+        """
+        for kind in kinds:
+            workers = [worker for worker in self.workers if worker.name.partition("-")[0] == kind]
+            idle = [worker for worker in workers if worker.idle]
+            for worker in idle[:1] or workers:
+                worker.wake()
 
     def stop(self) -> None:
         """Stop the threads; a draft that is being written is given up, its job stays."""
@@ -291,8 +297,9 @@ def desk_of(app: FastAPI) -> Desk:
     return cast(Desk, found)
 
 
-def _desk(request: Request) -> Desk:
-    return desk_of(request.app)
+async def _desk(request: Request) -> Desk:
+    found = getattr(request.app.state, "desk", None)
+    return cast(Desk, found) if found is not None else await to_thread.run_sync(desk_of, request.app)
 
 
 At = Annotated[Desk, Depends(_desk)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from anyio import to_thread
+
 from heedful.errors import UserError
 from heedful.server import titles
 from heedful.server.access import Called
@@ -42,18 +44,19 @@ def missing(desk: Desk) -> tuple[str, ...]:
     return tuple(name for name in asked if not found[name][1])
 
 
-def fulfilled(caller: Called, desk: At) -> None:
+async def fulfilled(caller: Called, desk: At) -> None:
     """For the routes on which help-seekers begin something.
 
     Raises:
         ClosedError: a paper lacks, and this person has no conversation that is open.
     """
-    if not missing(desk):
-        return
-    with desk.clinic.store.read() as unit:
-        begun = any(thread.state != "closed" for thread in unit.threads.of(caller.user or ""))
-    if not begun:
+    if missing(desk) and not await to_thread.run_sync(_begun, desk, caller.user or ""):
         raise refusal(ClosedError, "refusal.closed")
+
+
+def _begun(desk: Desk, user: str) -> bool:
+    with desk.clinic.store.read() as unit:
+        return any(thread.state != "closed" for thread in unit.threads.of(user))
 
 
 def check_account(desk: Desk, name: str) -> None:

@@ -24,7 +24,7 @@ from heedful.profiles import MOMENTS, load_texts
 from heedful.review.minors import is_minor
 from heedful.server import words
 from heedful.server.clinic import Desk
-from heedful.store.records import Notice, StoredTurn, Thread
+from heedful.store.records import StoredTurn
 from heedful.store.unit import Unit
 
 FIRST: Final = "before-first-use"
@@ -65,7 +65,7 @@ def text_of(desk: Desk, moment: str, language: str) -> tuple[str, str]:
 
 def first_use(unit: Unit, desk: Desk, user: str) -> bool:
     """Whether this person still has to see what is said before first use."""
-    return desk.switch("notice_before_use") != "none" and unit.notices.last(user, FIRST) is None
+    return desk.switch("notice_before_use") != "none" and FIRST not in unit.notices.times(user)
 
 
 def age_asked(unit: Unit, desk: Desk, user: str) -> bool:
@@ -76,34 +76,42 @@ def age_asked(unit: Unit, desk: Desk, user: str) -> bool:
 def due(unit: Unit, desk: Desk, user: str) -> tuple[str, ...]:
     """Moments whose text has to be shown to a help-seeker who is here now."""
     now = unit.now()
-    notices = unit.notices.of(user)
-    last = max((n.at for n in notices if n.moment in TOLD), default=None)
-    start = max((n.at for n in notices if n.moment == "start"), default=None)
-    threads = unit.threads.of(user)
-    ended = max((t.closed_at for t in threads if t.closed_at is not None), default=None)
+    shown = unit.notices.times(user)
+    last = max((at for moment, at in shown.items() if moment in TOLD), default=None)
+    start = shown.get("start")
+    ended = max((t.closed_at for t in unit.threads.of(user) if t.closed_at is not None), default=None)
     out: list[str] = []
-    minor = is_minor(unit.users.get(user), now)
-    if minor and desk.on("notice_minors") and not any(n.moment == MINORS for n in notices):
+    asked = desk.on("notice_minors") or bool(desk.switch("timer_minutes_minors"))
+    minor = asked and is_minor(unit.users.get(user), now)
+    if minor and desk.on("notice_minors") and MINORS not in shown:
         out.append(MINORS)
     if desk.on("notice_at_start") and (start is None or (ended is not None and start < ended)):
         out.append("start")
     elif last is not None and not out:
-        out += _again(desk, now, last, _seen(unit, threads, notices), minor=minor)
+        out += ["return"] if _returned(unit, desk, user, shown) else _again(desk, now, last, minor=minor)
     if "start" in out and desk.clinic.policy.drafts:
         out.append("co-pilot")
-    duty = max((n.at for n in notices if n.moment == "nobody-on-duty"), default=None)
+    duty = shown.get("nobody-on-duty")
     if not desk.on_duty and (duty is None or now - duty >= DAY):
         out.append("nobody-on-duty")
     return tuple(out)
 
 
-def _again(desk: Desk, now: datetime, last: datetime, seen: datetime, *, minor: bool) -> list[str]:
-    days, minutes, young = (desk.switch(name) for name in ("return_days", "timer_minutes", "timer_minutes_minors"))
+def _returned(unit: Unit, desk: Desk, user: str, shown: Mapping[str, datetime]) -> bool:
+    """Whether this person was away for so many days that they are told again, as far as the record says."""
+    days = desk.switch("return_days")
     assert isinstance(days, int)
+    away = timedelta(days=days)
+    if not days or unit.now() - max(shown.values()) < away:
+        return False
+    wrote = unit.turns.newest_by(user)
+    return wrote is None or unit.now() - wrote >= away
+
+
+def _again(desk: Desk, now: datetime, last: datetime, *, minor: bool) -> list[str]:
+    minutes, young = (desk.switch(name) for name in ("timer_minutes", "timer_minutes_minors"))
     assert isinstance(minutes, int)
     assert isinstance(young, int)
-    if days and now - seen >= timedelta(days=days):
-        return ["return"]
     if desk.on("notice_daily") and now - last >= DAY:
         return ["daily"]
     # The text for minors speaks of a break, whichever of the two timers is the shorter.
@@ -111,12 +119,6 @@ def _again(desk: Desk, now: datetime, last: datetime, seen: datetime, *, minor: 
         return [MINORS]
     # Somebody who was away was not talking for three hours; whoever is here again after it reads it again.
     return ["timer"] if minutes and now - last >= timedelta(minutes=minutes) else []
-
-
-def _seen(unit: Unit, threads: tuple[Thread, ...], notices: tuple[Notice, ...]) -> datetime:
-    """When this person was last here, as far as the record says."""
-    turns: list[StoredTurn] = [turn for t in threads for turn in unit.turns.last(t.id, 20) if turn.role == "user"]
-    return max([turn.created_at for turn in turns] + [n.at for n in notices])
 
 
 def show(unit: Unit, desk: Desk, user: str, moments: tuple[str, ...], *, language: str) -> tuple[Shown, ...]:

@@ -113,9 +113,11 @@ class House:
 
     def on_duty(self, now: datetime) -> bool:
         """Whether somebody is there."""
-        here = now.astimezone(self.timezone)
-        if self.hours is None or here.date() in self.closed:
+        if self.hours is None:
             return False  # nobody said when somebody is there: no help-seeker is promised it
+        here = now.astimezone(self.timezone)
+        if here.date() in self.closed:
+            return False
         if isinstance(self.hours, str):
             return True
         spans = self.hours.get(DAYS[here.weekday()], ())

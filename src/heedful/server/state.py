@@ -91,7 +91,7 @@ class SetupCode:
             self._state = "spent"
 
 
-def serving(request: Request) -> Server:
+async def serving(request: Request) -> Server:
     """The parts of the server that answers this request."""
     return cast(Server, request.app.state.server)
 

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, select
 
 from heedful.errors import TamperError
+from heedful.store import prepared
 from heedful.store.columns import canonical, moment_text
 from heedful.store.models import AuditEntry, AuditHead
+from heedful.store.prepared import Prepared
 from heedful.store.rows import table_of
 from heedful.store.work import Work
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 GENESIS: Final = "0" * 64
 AUDIT, HEAD = table_of(AuditEntry), table_of(AuditHead)
+_LOCKED_HEAD: Final = Prepared(select(HEAD.c.seq, HEAD.c.hash).where(HEAD.c.id == 1).with_for_update())
+_CHANGED_HEAD: Final = prepared.change(HEAD, names=("seq", "hash", "signature"), equal=("id",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,38 +61,36 @@ def link(previous: str, seq: int, at: datetime, actor: str, action: str, object:
 
 def lock(work: Work) -> None:
     """Take the end of the chain for this transaction: every other writer waits here, sooner or later."""
-    work.execute(select(HEAD.c.id).where(HEAD.c.id == 1).with_for_update()).all()
+    work.rows(_LOCKED_HEAD)
 
 
 def append(work: Work) -> None:
     """Write what the transaction said. The row of the head is locked first: writers queue, the chain cannot fork."""
     if not work.said:
         return
-    head = work.execute(select(HEAD).where(HEAD.c.id == 1).with_for_update()).one_or_none()
-    if head is None:
+    head = work.rows(_LOCKED_HEAD)
+    if not head:
         raise TamperError("The signed end of the audit chain is missing; restore the last backup.")
     # Rows that somebody else put behind our end must not stop the service: we go on behind them, and the break stays.
-    beyond = work.execute(select(func.max(AUDIT.c.seq))).scalar() or 0
-    seq, previous = max(head.seq, beyond), head.hash
-    rows: list[dict[str, Any]] = []
+    beyond = work.rows(prepared.highest(AUDIT, "seq"))[0][0] or 0
+    seq, previous = max(head[0][0], beyond), head[0][1]
     for said in work.said:
         seq += 1
         hashed = link(previous, seq, said.at, said.actor, said.action, said.object, said.facts)
-        rows.append(
-            {
-                "seq": seq,
-                "at": said.at,
-                "actor": said.actor,
-                "action": said.action,
-                "object": said.object,
-                "facts": said.facts,
-                "previous": previous,
-                "hash": hashed,
-            }
-        )
+        row = {
+            "seq": seq,
+            "at": said.at,
+            "actor": said.actor,
+            "action": said.action,
+            "object": said.object,
+            "facts": said.facts,
+            "previous": previous,
+            "hash": hashed,
+        }
+        work.run(prepared.add(AUDIT), **{prepared.NEW + name: value for name, value in row.items()})
         previous = hashed
-    work.execute(insert(AUDIT), rows)
-    work.execute(update(HEAD).where(HEAD.c.id == 1).values(head_values(work, seq, previous)))
+    new = {prepared.NEW + name: value for name, value in head_values(work, seq, previous).items()}
+    work.run(_CHANGED_HEAD, **new, **{f"{prepared.OLD}id": 1})
     work.said.clear()
 
 

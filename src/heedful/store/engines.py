@@ -93,7 +93,9 @@ class SqliteBackend:
 
     def start(self, connection: Connection, mode: Mode) -> None:
         """IMMEDIATE for writers: one at a time, and none fails half-way because another one was faster."""
-        connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if mode == 'write' else 'ON'}")
+        if connection.info.get("mode") != mode:
+            connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if mode == 'write' else 'ON'}")
+            connection.info["mode"] = mode
         connection.exec_driver_sql("BEGIN IMMEDIATE" if mode == "write" else "BEGIN")
 
     def lock_schema(self, connection: Connection) -> None:
@@ -193,7 +195,8 @@ class PostgresBackend:
         return contextlib.nullcontext()
 
     def start(self, connection: Connection, mode: Mode) -> None:
-        """The driver begins by itself; a reader gets one snapshot for all its statements."""
+        """The driver begins by itself, and SQLAlchemy knows it; a reader gets one snapshot for all its statements."""
+        connection.begin()
         if mode == "read":
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
 

@@ -66,17 +66,26 @@ POSTGRES: Final[tuple[tuple[str, Make, str], ...]] = (
 
 
 def in_words(err: DBAPIError) -> HeedfulError:
-    """Our error for one of the driver. The driver's own message may name values of rows, so it is not passed on."""
-    state = getattr(err.orig, "sqlstate", None)
+    """Our error for one of SQLAlchemy."""
+    return of_driver(err.orig, gone=err.connection_invalidated)
+
+
+def of_driver(err: BaseException | None, *, gone: bool) -> HeedfulError:
+    """Our error for one of the driver. The driver's own message may name values of rows, so it is not passed on.
+
+    Args:
+        gone: whether the connection was lost.
+    """
+    state = getattr(err, "sqlstate", None)
     if state is not None:
         return next((make(words) for start, make, words in POSTGRES if state.startswith(start)), _other(state))
-    said = str(err.orig).lower()
+    said = str(err).lower()
     for part, make, words in SQLITE:
         if part in said:
             return make(words)
-    if err.connection_invalidated or "connect" in said:
+    if gone or "connect" in said:
         return StoreError(_GONE)
-    return _other(type(err.orig).__name__)
+    return _other(type(err).__name__)
 
 
 def _other(what: str) -> StoreError:

@@ -5,7 +5,7 @@ The context of a sealed field is (table, id of the row, column), so a ciphertext
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,9 @@ class Codec(Generic[R]):
         self.record = record
         self.sealed = {c.name: SHAPES[c.info["sealed"]] for c in self.table.columns if "sealed" in c.info}
         self.names = tuple(f.name for f in fields(record))  # type: ignore[arg-type]
+        columns = [c.name for c in self.table.columns]
+        self._places = tuple((name, columns.index(name), self.sealed.get(name)) for name in self.names)
+        self._id = columns.index("id") if "id" in columns else -1
 
     def write(self, row: str, values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
         """Column values, sealed where the column says so. `row` is the id of the row."""
@@ -38,19 +41,22 @@ class Codec(Generic[R]):
         values = {name: getattr(record, name) for name in self.names}
         return self.write(str(values.get("id", "")), values, keys)
 
-    def read(self, row: Mapping[str, Any], keys: Keys) -> R:
-        """The record of a row.
+    def read(self, row: Sequence[Any], keys: Keys) -> R:
+        """The record of a row with all columns of the table, in its order.
 
         Raises:
             TamperError: a sealed field does not open.
         """
         out: dict[str, Any] = {}
-        for name in self.names:
-            value = row[name]
-            if value is not None and name in self.sealed:
-                opened = keys.unseal(bytes(value), (self.table.name, row["id"], name))
-                value = self.sealed[name].load(opened.decode("utf-8"))
-            out[name] = tuple(value) if isinstance(value, list) and name not in self.sealed else value
+        for name, at, shape in self._places:
+            value = row[at]
+            if value is None:
+                out[name] = None
+            elif shape is not None:
+                opened = keys.unseal(bytes(value), (self.table.name, row[self._id], name))
+                out[name] = shape.load(opened.decode("utf-8"))
+            else:
+                out[name] = tuple(value) if isinstance(value, list) else value
         return self.record(**out)
 
     def _seal(self, row: str, name: str, value: Any, keys: Keys) -> bytes | None:

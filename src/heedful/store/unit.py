@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-
-from sqlalchemy import Connection
+from functools import cached_property
+from typing import Generic, TypeVar
 
 from heedful.errors import BusyError, StoreError
-from heedful.privacy import Keys
 from heedful.store import audit
 from heedful.store.engines import Mode
 from heedful.store.repositories.care import Checkins, Exercises, Memory, Resources, Tasks
@@ -22,35 +20,62 @@ from heedful.store.repositories.people import Sessions, Users
 from heedful.store.repositories.threads import Notes, RiskEvents, Threads, Turns
 from heedful.store.work import Work
 
+R = TypeVar("R")
+
+
+class _Made(Generic[R]):
+    """An attribute that is made at its first use and stays for this unit."""
+
+    def __init__(self, make: Callable[[Work], R]) -> None:
+        self.make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, unit: Work, owner: type) -> R:
+        found = self.make(unit)
+        unit.__dict__[self.name] = found  # from now on Python finds it there, before it asks here
+        return found
+
 
 class Unit(Work):
     """One transaction; `Store.begin` and `Store.read` make one. Each attribute is a repository."""
 
     mode: Mode = "write"
 
-    def __init__(self, connection: Connection, keys: Keys, clock: Callable[[], datetime]) -> None:
-        super().__init__(connection, keys, clock)
-        self.users, self.sessions = Users(self), Sessions(self)
-        self.threads, self.turns, self.notes, self.risk_events = (
-            Threads(self),
-            Turns(self),
-            Notes(self),
-            RiskEvents(self),
-        )
-        self.decisions = Decisions(self)
-        self.drafts = Drafts(self, turns=self.turns, decisions=self.decisions)
-        self.traces, self.labels, self.scores = Traces(self), Labels(self), Scores(self)
-        self.consents, self.notices, self.counters, self.audit = (
-            Consents(self),
-            Notices(self),
-            Counters(self),
-            Audit(self),
-        )
-        self.tasks, self.checkins, self.exercises = Tasks(self), Checkins(self), Exercises(self)
-        self.memory, self.resources = Memory(self), Resources(self)
-        self.case_notes, self.signatures, self.reports = CaseNotes(self), Signatures(self), Reports(self)
-        self.jobs, self.profile_checks = Jobs(self), ProfileChecks(self)
-        self.exports, self.adapters, self.erasures = Exports(self), Adapters(self), Erasures(self)
+    # Made when they are asked for: a request needs a few of them.
+    users = _Made(Users)
+    sessions = _Made(Sessions)
+    threads = _Made(Threads)
+    turns = _Made(Turns)
+    notes = _Made(Notes)
+    risk_events = _Made(RiskEvents)
+    decisions = _Made(Decisions)
+    traces = _Made(Traces)
+    labels = _Made(Labels)
+    scores = _Made(Scores)
+    consents = _Made(Consents)
+    notices = _Made(Notices)
+    counters = _Made(Counters)
+    audit = _Made(Audit)
+    tasks = _Made(Tasks)
+    checkins = _Made(Checkins)
+    exercises = _Made(Exercises)
+    memory = _Made(Memory)
+    resources = _Made(Resources)
+    case_notes = _Made(CaseNotes)
+    signatures = _Made(Signatures)
+    reports = _Made(Reports)
+    jobs = _Made(Jobs)
+    profile_checks = _Made(ProfileChecks)
+    exports = _Made(Exports)
+    adapters = _Made(Adapters)
+    erasures = _Made(Erasures)
+
+    @cached_property
+    def drafts(self) -> Drafts:
+        """Drafts, which become turns and decisions."""
+        return Drafts(self, turns=self.turns, decisions=self.decisions)
 
     def alone(self) -> None:
         """Wait until no other writer of the audit chain is at work, and let none by until this transaction ends.

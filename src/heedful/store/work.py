@@ -13,19 +13,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Result, Table, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Result, Table, Text, bindparam, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
 
-from heedful.errors import DataError, TransitionError
+from heedful.errors import DataError, HeedfulError, TransitionError
 from heedful.privacy import Keys
-from heedful.store import faults, models
+from heedful.store import faults, models, prepared
+from heedful.store.prepared import Prepared
 from heedful.store.rows import table_of
 from heedful.store.states import DECIDERS
 
 _FACT: Final = re.compile(r"[A-Za-z0-9_.:/@+=-]{0,120}")
 _LONGEST_ID: Final = 120
+_USERS: Final = table_of(models.User)
+_STANDING: Final = Prepared(
+    select(_USERS.c.role).where(
+        _USERS.c.id == bindparam("id", type_=Text()), _USERS.c.disabled.is_(False), _USERS.c.erased_at.is_(None)
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,9 @@ class Work:
         self.said: list[Said] = []
         self.counted: Counter[tuple[str, str]] = Counter()
         self.broken = False
+        # Prepared statements go to the driver itself, in the transaction that `Backend.start` began.
+        self._raw: Any = connection.connection.dbapi_connection
+        self._driver: Any = connection.dialect.dbapi
         self.versions = set(keys.versions())
 
     def now(self) -> datetime:
@@ -74,6 +83,40 @@ class Work:
             self.broken = True  # PostgreSQL refuses everything further in this transaction
             raise faults.in_words(err) from None
 
+    def rows(self, prepared: Prepared, **values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a prepared SELECT. Faults as in `execute`."""
+        found = prepared.on(self.connection.dialect)
+        cursor = self._run(found.text, found.values(values))
+        try:
+            return [found.row(row) for row in cursor.fetchall()]
+        except self._driver.Error as err:
+            raise self._fault(err, cursor) from None
+        finally:
+            cursor.close()
+
+    def run(self, prepared: Prepared, **values: Any) -> int:
+        """Run a prepared INSERT or UPDATE and say how many rows it met. Faults as in `execute`."""
+        found = prepared.on(self.connection.dialect)
+        cursor = self._run(found.text, found.values(values))
+        met = int(cursor.rowcount)
+        cursor.close()
+        return met
+
+    def _run(self, text: str, values: Any) -> Any:
+        cursor = self._raw.cursor()
+        try:
+            cursor.execute(text, values)
+        except self._driver.Error as err:
+            raise self._fault(err, cursor) from None
+        return cursor
+
+    def _fault(self, err: Exception, cursor: Any) -> HeedfulError:
+        self.broken = True
+        gone = self.connection.dialect.is_disconnect(err, self._raw, cursor)  # type: ignore[arg-type]
+        if gone:
+            self.connection.invalidate(err)  # the pool must not lend it to the next one
+        return faults.of_driver(err, gone=gone)
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Steps that are kept together: whoever catches an error of one of them finds none of them done."""
@@ -91,11 +134,9 @@ class Work:
 
     def insert_new(self, table: Table, row: dict[str, Any], *, key: str | tuple[str, ...]) -> bool:
         """Insert a row unless one with this key is there; whether it was inserted."""
-        names = [key] if isinstance(key, str) else list(key)
-        make = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
-        statement = make(table).values(row).on_conflict_do_nothing(index_elements=names)
-        # Without the option the number of inserted rows is not known on PostgreSQL.
-        return self.changed(statement.execution_options(preserve_rowcount=True)) == 1
+        names = (key,) if isinstance(key, str) else key
+        ready = prepared.add_new(table, names, kind=self.connection.dialect.name)
+        return self.run(ready, **{prepared.NEW + name: value for name, value in row.items()}) == 1
 
     def changed(self, statement: Executable) -> int:
         """Run an UPDATE or DELETE and say how many rows it met."""
@@ -120,11 +161,8 @@ class Work:
 
     def is_person(self, user: str) -> bool:
         """Whether `user` is a clinician or supervisor who may act."""
-        users = table_of(models.User)
-        found = self.execute(
-            select(users.c.role).where(users.c.id == user, users.c.disabled.is_(False), users.c.erased_at.is_(None))
-        ).scalar()
-        return found in DECIDERS
+        found = self.rows(_STANDING, id=user)
+        return bool(found) and found[0][0] in DECIDERS
 
     def need_person(self, user: str, what: str) -> None:
         """Refuse programs and other roles.

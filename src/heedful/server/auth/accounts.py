@@ -25,7 +25,7 @@ from heedful.server.words import refusal
 from heedful.store import Store, Unit
 from heedful.store.models import User as UserTable
 from heedful.store.records import Session, User
-from heedful.store.repositories.people import plain_name
+from heedful.store.repositories.people import Standing, plain_name
 from heedful.store.rows import table_of
 from heedful.store.states import Role
 
@@ -102,7 +102,7 @@ class Accounts:
             role=user.role,  # type: ignore[arg-type]
             session=session.id,
             language=user.language,
-            confirmed=user.confirmed_at is not None,
+            confirmed=user.confirmed,
         )
 
     def by_token(self, token: str) -> Caller | None:
@@ -125,7 +125,7 @@ class Accounts:
             session=session.id,
             scopes=scopes,
             language=user.language,
-            confirmed=user.confirmed_at is not None,
+            confirmed=user.confirmed,
         )
 
     # ------------------------------------------------------------------ password
@@ -354,14 +354,12 @@ class Accounts:
 
     # ------------------------------------------------------------------ inside
 
-    def _find(self, token_hash: str) -> tuple[Session, User] | None:
+    def _find(self, token_hash: str) -> tuple[Session, Standing] | None:
         with self.store.read() as unit:
-            session, now = unit.sessions.by_token(token_hash), unit.now()
-            if session is None or not session.valid(now):
-                return None
-            user = unit.users.find(session.user_id)
-        if user is None or user.disabled or user.erased_at is not None:
+            found, now = unit.sessions.behind(token_hash), unit.now()
+        if found is None or not found[0].valid(now) or not found[1].active:
             return None
+        session, user = found
         # Each use would be a write that waits for the disk; a tenth of the idle time is exact enough.
         idle = timedelta(seconds=self.config.session_idle)
         if idle / 10 < now - session.seen_at < idle or (token_hash.startswith("t:") and now - session.seen_at >= idle):

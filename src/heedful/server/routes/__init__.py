@@ -33,6 +33,7 @@ from heedful.server.routes import (
 )
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
+    talk.router,  # what is asked most comes first: routes are looked through in this order
     health.router,
     sign_in.router,
     setup.router,
@@ -40,7 +41,6 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     openai.router,
     clinic.router,
     start.router,
-    talk.router,
     checkins.router,
     exercises.router,
     me.router,

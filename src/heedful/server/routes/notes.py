@@ -76,7 +76,7 @@ def draft(thread: str, caller: Called, desk: At, kind: Short = "note") -> Respon
 
     def act() -> None:
         notes.ask(desk.clinic, thread, _kind(kind), by=caller.user or "")
-        desk.wake()
+        desk.wake("notes")
 
     return _do(thread, caller, desk, act)
 

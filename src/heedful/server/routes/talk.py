@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from heedful.errors import ConflictError, DataError, TransitionError, UserError
 from heedful.review import crisis, minors
@@ -199,7 +199,7 @@ def person(caller: Called, desk: At) -> Response:
     thread = desk.clinic.open(user)
 
     def work(unit: Unit) -> None:
-        if not any(task.kind == PERSON_ASKED for task in unit.tasks.open(thread=thread.id)):
+        if not unit.tasks.waits(thread.id, PERSON_ASKED):
             due = unit.now() + timedelta(minutes=desk.house.response_minutes)
             unit.tasks.add(kind=PERSON_ASKED, due_at=due, by=user, thread=thread.id)
             unit.counters.add("persons_asked_for")
@@ -241,8 +241,8 @@ class News(BaseModel):
     interrupt: bool
 
 
-@router.get("/api/talk/turns", tags=["talk"])
-def news(caller: Called, desk: At, after: Annotated[int, Query(ge=0, le=2**31)] = 0) -> News:
+@router.get("/api/talk/turns", tags=["talk"], response_model=News)
+def news(caller: Called, desk: At, after: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
     """New messages, and what has to be said meanwhile."""
     user, language = caller.user or "", here.language()
     with desk.clinic.store.read() as unit:
@@ -254,13 +254,16 @@ def news(caller: Called, desk: At, after: Annotated[int, Query(ge=0, le=2**31)] 
     notices: tuple[Shown, ...] = ()
     if moments and not found.interrupt:
         notices = _noticed(desk, user, language)
-    return News(
-        turns=[TurnOut(sequence=x.sequence, who=x.who, name=x.name, text=x.text, at=x.at) for x in turns],
-        notices=[notice.text for notice in notices],
-        word=found.word,
-        text=found.text,
-        resources=found.resources,
-        interrupt=found.interrupt,
+    # The commonest request of all: it is written as it is, without a model that is filled and emptied again.
+    return JSONResponse(
+        {
+            "turns": [asdict(turn) for turn in turns],
+            "notices": [notice.text for notice in notices],
+            "word": found.word,
+            "text": found.text,
+            "resources": found.resources,
+            "interrupt": found.interrupt,
+        }
     )
 
 
@@ -271,11 +274,11 @@ class Kept(BaseModel):
     again: bool
 
 
-@router.post("/api/talk/turns", tags=["talk"], status_code=201)
-def add(new: NewTurn, caller: Called, desk: At) -> Kept:
+@router.post("/api/talk/turns", tags=["talk"], status_code=201, response_model=Kept)
+def add(new: NewTurn, caller: Called, desk: At) -> Response:
     """Keep a message. It is acknowledged only when it is safe on the disk."""
     receipt = receive(desk, caller.user or "", new.client_id, new.text)
-    return Kept(sequence=receipt.turn.sequence, again=receipt.again)
+    return JSONResponse({"sequence": receipt.turn.sequence, "again": receipt.again}, status_code=201)
 
 
 # ---------------------------------------------------------------------- shared
@@ -299,7 +302,7 @@ def receive(desk: Desk, user: str, client_id: str, text: str) -> Receipt:
 
     receipt = desk.clinic.receive(thread, by=user, client_id=client_id, text=text, also=answer)
     if receipt.job is not None:
-        desk.wake()
+        desk.wake("drafts", "belief")
     return receipt
 
 
@@ -373,13 +376,11 @@ def _word(unit: Unit, desk: Desk, thread: Thread, language: str) -> tuple[str, s
     if thread.state == "human_owned":
         owner = unit.users.find(thread.owner) if thread.owner else None
         return "person", here.t("talk.status_person", name=(owner.name if owner else None) or here.t("talk.person"))
-    if any(task.kind == PERSON_ASKED for task in unit.tasks.open(thread=thread.id)):
+    if unit.tasks.waits(thread.id, PERSON_ASKED):
         if desk.on_duty:
             return "asked", here.t("talk.status_asked", minutes=desk.house.response_minutes)
         return "asked", disclosure.text_of(desk, "nobody-on-duty", language)[0]
-    turns = unit.turns.last(thread.id, 30)
-    ours = [turn for turn in turns if turn.role == "user" or turn.author is not None]
-    waiting = bool(ours) and ours[-1].role == "user"
+    waiting = unit.turns.last_spoken(thread.id) == "user"
     return ("waiting", here.t("talk.status_waiting")) if waiting else ("open", here.t("talk.status_open"))
 
 

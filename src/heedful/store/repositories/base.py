@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Table, func, insert, select, update
+from sqlalchemy import ColumnElement, Table, Text, bindparam, func, select
 
 from heedful.errors import ConflictError, NotFoundError
-from heedful.store import models
+from heedful.store import models, prepared
 from heedful.store.columns import Base
+from heedful.store.prepared import Prepared
 from heedful.store.rows import Codec, table_of
 from heedful.store.work import Work, new_id
 
@@ -48,7 +50,7 @@ class Repository(Generic[R]):
 
     def find(self, id: str) -> R | None:
         """The record with that id, or None."""
-        return self._first(self.table.c.id == id)
+        return self._one(id=id)
 
     def count(self) -> int:
         """How many there are."""
@@ -56,18 +58,50 @@ class Repository(Generic[R]):
 
     # ------------------------------------------------------------------ for the repositories
 
-    def _first(self, *where: ColumnElement[bool]) -> R | None:
-        row = self.work.execute(select(self.table).where(*where).limit(1)).mappings().one_or_none()
-        return None if row is None else self.codec.read(row, self.work.keys)  # type: ignore[arg-type]
+    def _one(self, **equal: Any) -> R | None:
+        """The record whose columns have these values, None = none of them; there is at most one that matters."""
+        found = self._many(limit=1, **equal)
+        return found[0] if found else None
+
+    def _many(
+        self,
+        *,
+        order: tuple[str, ...] = (),
+        limit: int | None = None,
+        above: tuple[str, Any] | None = None,
+        **equal: Any,
+    ) -> tuple[R, ...]:
+        """Records whose columns have these values: what is asked on each request, prepared once.
+
+        Args:
+            order: names of columns; `-name` = from the last to the first.
+            above: a column, and what its values are greater than.
+        """
+        given = {name: value for name, value in equal.items() if value is not None}
+        ready = prepared.look_up(
+            self.table,
+            equal=tuple(given),
+            null=tuple(name for name in equal if name not in given),
+            above=above[0] if above else None,
+            order=order,
+            limited=limit is not None,
+        )
+        if limit is not None:
+            given[prepared.LIMIT] = limit
+        if above:
+            given[above[0]] = above[1]
+        return tuple(self.codec.read(row, self.work.keys) for row in self.work.rows(ready, **given))
 
     def _all(self, *where: ColumnElement[bool], order: Any, limit: int | None = None) -> tuple[R, ...]:
+        """Records for any condition."""
         order = order if isinstance(order, tuple) else (order,)
-        rows = self.work.execute(select(self.table).where(*where).order_by(*order).limit(limit)).mappings()
-        return tuple(self.codec.read(row, self.work.keys) for row in rows)  # type: ignore[arg-type]
+        rows = self.work.execute(select(self.table).where(*where).order_by(*order).limit(limit))
+        return tuple(self.codec.read(row, self.work.keys) for row in rows)
 
     def _add(self, record: R) -> R:
         self._check_alive(record)
-        self.work.execute(insert(self.table), [self.codec.write_record(record, self.work.keys)])
+        row = self.codec.write_record(record, self.work.keys)
+        self.work.run(prepared.add(self.table), **{prepared.NEW + name: value for name, value in row.items()})
         return record
 
     def _check_alive(self, record: R) -> None:
@@ -75,26 +109,39 @@ class Repository(Generic[R]):
         plan = self.model.erase
         if plan.how == "keep" or plan.by in (None, "id") or getattr(record, plan.by) is None:
             return
-        person: Any = getattr(record, plan.by)
-        if plan.by == "thread_id":
-            person = select(THREADS.c.help_seeker).where(THREADS.c.id == person).scalar_subquery()
-        erased = select(USERS.c.erased_at).where(USERS.c.id == person).with_for_update(read=True, of=USERS)
-        if self.work.execute(erased).scalar() is not None:
+        asked = _ERASED_OF_THREAD if plan.by == "thread_id" else _ERASED
+        found = self.work.rows(asked, person=getattr(record, plan.by))
+        if found and found[0][0] is not None:
             raise ConflictError("This person's data were erased; nothing more is kept about them.")
 
-    def _set(self, id: str, *where: ColumnElement[bool], **values: Any) -> int:
-        row = self.codec.write(id, values, self.work.keys)
-        return self.work.changed(update(self.table).where(self.table.c.id == id, *where).values(row))
+    def _set(self, id: str, meets: Mapping[str, Any] | None = None, **values: Any) -> int:
+        """Write `values` into a row, if its columns have the values of `meets` (None = none); how many rows it met."""
+        row, old = self.codec.write(id, values, self.work.keys), {"id": id, **(meets or {})}
+        given = {name: value for name, value in old.items() if value is not None}
+        ready = prepared.change(
+            self.table, names=tuple(row), equal=tuple(given), null=tuple(name for name in old if name not in given)
+        )
+        new = {prepared.NEW + name: value for name, value in row.items()}
+        return self.work.run(ready, **new, **{prepared.OLD + name: value for name, value in given.items()})
 
-    def _next(self, column: str, *where: ColumnElement[bool]) -> int:
-        newest = self.work.execute(select(func.max(self.table.c[column])).where(*where)).scalar()
+    def _next(self, column: str, **equal: Any) -> int:
+        newest = self.work.rows(prepared.highest(self.table, column, equal=tuple(equal)), **equal)[0][0]
         return 1 if newest is None else int(newest) + 1
 
     def _locked(self, table: Table, id: str, noun: str) -> None:
         """Keep other writers away from one row until the transaction ends, so that numbers are given out once."""
-        found = self.work.execute(select(table.c.id).where(table.c.id == id).with_for_update()).scalar()
-        if found is None:
+        if not self.work.rows(prepared.lock(table), id=id):
             raise NotFoundError(f"There is no {noun} with this id (any more).")
+
+
+def _erased(person: Any) -> Prepared:
+    asked = select(USERS.c.erased_at).where(USERS.c.id == person)
+    return Prepared(asked.with_for_update(read=True, of=USERS))
+
+
+_PERSON: Final = bindparam("person", type_=Text())
+_ERASED: Final = _erased(_PERSON)
+_ERASED_OF_THREAD: Final = _erased(select(THREADS.c.help_seeker).where(THREADS.c.id == _PERSON).scalar_subquery())
 
 
 _CODECS: dict[type[Base], Codec[Any]] = {}
@@ -119,7 +166,7 @@ class Versioned(Repository[R]):
         if version is not None and version != seen.version:
             raise self._lost(seen)
         values |= {"version": seen.version + 1, "changed_by": by}
-        if not self._set(seen.id, self.table.c.version == seen.version, **values):
+        if not self._set(seen.id, {"version": seen.version}, **values):
             raise self._lost(self.get(seen.id))
         return replace(seen, **values)
 

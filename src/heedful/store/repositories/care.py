@@ -7,13 +7,23 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete
+from sqlalchemy import ColumnElement, Text, bindparam, delete, select
 
 from heedful.errors import ConflictError
 from heedful.store import models
+from heedful.store.prepared import Prepared
 from heedful.store.records import Checkin, Exercise, MemoryItem, ResourceOverride, Task
 from heedful.store.repositories.base import Repository, Versioned, new_id
 from heedful.store.repositories.threads import Threads
+from heedful.store.rows import table_of
+
+_T = table_of(models.Task).c
+_WAITING = Prepared(
+    select(_T.id)
+    .where(_T.thread_id == bindparam("thread", type_=Text()), _T.kind == bindparam("kind", type_=Text()))
+    .where(_T.done_at.is_(None))
+    .limit(1)
+)
 
 
 class Tasks(Versioned[Task]):
@@ -55,12 +65,14 @@ class Tasks(Versioned[Task]):
 
     def open(self, *, owner: str | None = None, thread: str | None = None) -> tuple[Task, ...]:
         """Tasks that are not done, the most urgent first."""
-        where: list[ColumnElement[bool]] = [self.table.c.done_at.is_(None)]
-        if owner is not None:
-            where.append(self.table.c.owner == owner)
-        if thread is not None:
-            where.append(self.table.c.thread_id == thread)
-        return self._all(*where, order=(self.table.c.due_at, self.table.c.id))
+        which: dict[str, Any] = {
+            name: value for name, value in (("owner", owner), ("thread_id", thread)) if value is not None
+        }
+        return self._many(done_at=None, order=("due_at", "id"), **which)
+
+    def waits(self, thread: str, kind: str) -> bool:
+        """Whether a task of this kind is open in a conversation."""
+        return bool(self.work.rows(_WAITING, thread=thread, kind=kind))
 
     def take(self, id: str, *, by: str, version: int) -> Task:
         """The task belongs to `by` now.
@@ -157,9 +169,10 @@ class Exercises(Repository[Exercise]):
 
     def change(self, id: str, answers: Mapping[str, Any]) -> Exercise:
         """Other answers."""
-        seen, values = self.get(id), {"answers": dict(answers), "changed_at": self.work.now()}
+        values: dict[str, Any] = {"answers": dict(answers), "changed_at": self.work.now()}
+        seen = self.get(id)
         self._set(id, **values)
-        return replace(seen, **values)  # type: ignore[arg-type]
+        return replace(seen, **values)
 
     def of(self, help_seeker: str) -> tuple[Exercise, ...]:
         """Of one help-seeker, oldest first."""
@@ -179,10 +192,11 @@ class Memory(Repository[MemoryItem]):
 
     def edit(self, id: str, text: str, *, by: str) -> MemoryItem:
         """Other words for it."""
-        seen, values = self.get(id), {"text": text, "edited_at": self.work.now(), "edited_by": by}
+        values: dict[str, Any] = {"text": text, "edited_at": self.work.now(), "edited_by": by}
+        seen = self.get(id)
         self._set(id, **values)
         self.work.say(by, "memory.edited", f"memory:{id}")
-        return replace(seen, **values)  # type: ignore[arg-type]
+        return replace(seen, **values)
 
     def remove(self, id: str, *, by: str) -> None:
         """Forget it.

@@ -30,7 +30,7 @@ class Decisions(Repository[Decision]):
         decision = Decision(
             id=new_id(),
             thread_id=thread,
-            position=self._next("position", self.table.c.thread_id == thread),
+            position=self._next("position", thread_id=thread),
             draft_id=draft,
             action=action,
             by=by,
@@ -85,9 +85,10 @@ class Drafts(Repository[Draft]):
         self.work.say(as_name(model), "draft.made", f"draft:{draft.id}", thread=thread)
         return self._add(draft)
 
-    def of(self, thread: str) -> tuple[Draft, ...]:
-        """Drafts of one conversation, oldest first."""
-        return self._all(self.table.c.thread_id == thread, order=(self.table.c.created_at, self.table.c.id))
+    def of(self, thread: str, *, state: DraftState | None = None) -> tuple[Draft, ...]:
+        """Drafts of one conversation, oldest first; with `state` only those that are in it."""
+        which: dict[str, Any] = {} if state is None else {"state": state}
+        return self._many(thread_id=thread, order=("created_at", "id"), **which)
 
     def open(self) -> tuple[Draft, ...]:
         """Drafts that wait for a decision, oldest first."""
@@ -135,7 +136,7 @@ class Drafts(Repository[Draft]):
         sent = None
         with self.work.together():
             # First the row: whoever comes second waits here, and then finds it decided.
-            if not self._set(id, self.table.c.state == "drafted", **values):
+            if not self._set(id, {"state": "drafted"}, **values):
                 raise self._decided(self.get(id))
             if state in ("approved", "edited"):
                 words = seen.text if text is None else text

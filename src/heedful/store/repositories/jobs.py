@@ -9,15 +9,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Text, bindparam, or_, select
 
 from heedful.errors import ConflictError
 from heedful.store import models
+from heedful.store.columns import Moment
+from heedful.store.prepared import Prepared
 from heedful.store.records import Job
 from heedful.store.repositories.base import Repository, new_id
+from heedful.store.rows import table_of
 from heedful.store.states import JobState, check_job
+
+
+@cache
+def _free(kinds: tuple[str, ...]) -> Prepared:
+    """The oldest job of these kinds that is free; skipping those that another worker is taking at this moment."""
+    c = table_of(models.Job).c
+    free = or_(c.state == "queued", (c.state == "running") & (c.lease_until <= bindparam("now", type_=Moment())))
+    which = [or_(*(c.kind == kind for kind in kinds))] if kinds else []
+    asked = select(c.id).where(free, *which).order_by(c.created_at, c.id).limit(1)
+    return Prepared(asked.with_for_update(skip_locked=True))
+
+
+@cache
+def _in_states(states: tuple[str, ...]) -> Prepared:
+    """Jobs of a conversation in one of these states."""
+    jobs = table_of(models.Job)
+    here = jobs.c.thread_id == bindparam("thread_id", type_=Text())
+    which = or_(*(jobs.c.state == state for state in states))
+    return Prepared(select(jobs).where(here, which).order_by(jobs.c.created_at, jobs.c.id))
 
 
 class Jobs(Repository[Job]):
@@ -51,14 +74,14 @@ class Jobs(Repository[Job]):
         self._check_alive(job)
         if self.work.insert_new(self.table, self.codec.write_record(job, self.work.keys), key="key"):
             return job
-        there = self._first(self.table.c.key == key)
+        there = self._one(key=key)
         assert there is not None
         return there
 
     def of(self, thread: str, *, states: Sequence[JobState] = ("queued", "running")) -> tuple[Job, ...]:
         """Jobs of one conversation in these states, oldest first."""
-        where = (self.table.c.thread_id == thread, self.table.c.state.in_(states))
-        return self._all(*where, order=(self.table.c.created_at, self.table.c.id))
+        rows = self.work.rows(_in_states(tuple(states)), thread_id=thread)
+        return tuple(self.codec.read(row, self.work.keys) for row in rows)
 
     def waiting(self) -> int:
         """How many jobs nobody has taken yet: the measure for back-pressure."""
@@ -69,12 +92,9 @@ class Jobs(Repository[Job]):
 
         A job that failed its last attempt this way is set to `failed` and passed over.
         """
-        c, now = self.table.c, self.work.now()
-        free = or_(c.state == "queued", (c.state == "running") & (c.lease_until <= now))
-        where = [free, *([c.kind.in_(kinds)] if kinds else [])]
-        statement = select(c.id).where(*where).order_by(c.created_at, c.id).limit(1).with_for_update(skip_locked=True)
-        while (id := self.work.execute(statement).scalar()) is not None:
-            job = self.get(id)
+        now, free = self.work.now(), _free(tuple(kinds))
+        while found := self.work.rows(free, now=now):
+            job = self.get(found[0][0])
             if job.attempts >= job.most_attempts:
                 self._to(job, "failed", error="worker_lost", finished_at=now, payload=None)
                 self.work.counted[f"{job.kind}s_failed", str(now.year)] += 1
@@ -135,8 +155,7 @@ class Jobs(Repository[Job]):
 
     def _to(self, job: Job, state: JobState, **values: Any) -> Job:
         check_job(job.state, state)
-        here = (self.table.c.state == job.state, self.table.c.attempts == job.attempts)
-        if not self._set(job.id, *here, state=state, **values):
+        if not self._set(job.id, {"state": job.state, "attempts": job.attempts}, state=state, **values):
             raise self._taken(self.get(job.id))
         return replace(job, state=state, **values)
 

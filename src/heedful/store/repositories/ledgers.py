@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, func, select, update
 
 from heedful.store import models
+from heedful.store.columns import Moment
+from heedful.store.prepared import OLD, Prepared
 from heedful.store.records import AuditEntry, Consent, Notice, ProfileCheck
 from heedful.store.repositories.base import Repository, new_id
 from heedful.store.rows import table_of
@@ -35,7 +37,7 @@ class Consents(Repository[Consent]):
         consent = Consent(
             id=new_id(),
             user_id=user,
-            position=self._next("position", self.table.c.user_id == user),
+            position=self._next("position", user_id=user),
             purpose=purpose,
             action=action,
             wording=wording,
@@ -49,7 +51,7 @@ class Consents(Repository[Consent]):
 
     def of(self, user: str) -> tuple[Consent, ...]:
         """All entries of one user, in order."""
-        return self._all(self.table.c.user_id == user, order=self.table.c.position)
+        return self._many(user_id=user, order=("position",))
 
     def current(self, user: str) -> dict[Purpose, bool]:
         """What is agreed to now, for every purpose."""
@@ -57,6 +59,14 @@ class Consents(Repository[Consent]):
         for entry in self.of(user):
             out[entry.purpose] = entry.action == "given"  # type: ignore[index]
         return out
+
+
+_N = table_of(models.Notice).c
+_TIMES = Prepared(
+    select(_N.moment, func.max(_N.at, type_=Moment()))
+    .where(_N.user_id == bindparam("user", type_=Text()))
+    .group_by(_N.moment)
+)
 
 
 class Notices(Repository[Notice]):
@@ -91,13 +101,15 @@ class Notices(Repository[Notice]):
 
     def of(self, user: str) -> tuple[Notice, ...]:
         """Notices that one user was shown, oldest first."""
-        return self._all(self.table.c.user_id == user, order=(self.table.c.at, self.table.c.id))
+        return self._many(user_id=user, order=("at", "id"))
+
+    def times(self, user: str) -> dict[str, datetime]:
+        """Moment -> when one user was shown it last; without the wordings."""
+        return dict(self.work.rows(_TIMES, user=user))
 
     def last(self, user: str, moment: str) -> Notice | None:
         """The newest one for a moment (`start`, `timer`): when it has to be shown again follows from its time."""
-        found = self._all(
-            self.table.c.user_id == user, self.table.c.moment == moment, order=self.table.c.at.desc(), limit=1
-        )
+        found = self._many(user_id=user, moment=moment, order=("-at",), limit=1)
         return found[0] if found else None
 
 
@@ -179,14 +191,21 @@ class Audit:
         return tuple(AuditEntry(**{str(name): value for name, value in row.items()}) for row in rows)
 
 
+_C = Counters.table.c
+_MORE = Prepared(
+    update(Counters.table)
+    .where(_C.name == bindparam(f"{OLD}name", type_=Text()), _C.period == bindparam(f"{OLD}period", type_=Text()))
+    .values(value=_C.value + bindparam("n", type_=BigInteger()))
+)
+
+
 def write_counters(work: Work) -> None:
     """Add what was counted, always in the same order, so that two transactions never wait for each other crosswise."""
     table = Counters.table
     for (name, period), n in sorted(work.counted.items()):
-        here = (table.c.name == name) & (table.c.period == period)
-        more = update(table).where(here).values(value=table.c.value + n)
-        if not work.changed(more) and not work.insert_new(
+        here = {"n": n, f"{OLD}name": name, f"{OLD}period": period}
+        if not work.run(_MORE, **here) and not work.insert_new(
             table, {"name": name, "period": period, "value": n}, key=("name", "period")
         ):
-            work.changed(more)
+            work.run(_MORE, **here)
     work.counted.clear()

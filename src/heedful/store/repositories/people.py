@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, Text, bindparam, delete, select
 
 from heedful.errors import ConfigError, ConflictError, TransitionError
 from heedful.store import models
+from heedful.store.prepared import Prepared
 from heedful.store.records import Session, User
 from heedful.store.repositories.base import Repository, new_id
 from heedful.store.rows import table_of
@@ -79,7 +80,7 @@ class Users(Repository[User]):
 
     def by_name(self, name: str) -> User | None:
         """The user of that name, however its letters are composed and whatever their case."""
-        return self._first(self.table.c.name_digest == self._digest(name))
+        return self._one(name_digest=self._digest(name))
 
     def all(self, *, role: Role | None = None) -> tuple[User, ...]:
         """Users that were not erased, oldest first."""
@@ -154,7 +155,8 @@ class Users(Repository[User]):
     def _anybody_confirmed(self) -> bool:
         # The audit too: an admin who closes or resets everybody must not become the first one again.
         said = table_of(models.AuditEntry)
-        now = self._first(self.table.c.confirmed_at.is_not(None)) is not None
+        column = self.table.c.confirmed_at
+        now = self.work.execute(select(column).where(column.is_not(None)).limit(1)).scalar() is not None
         before = select(said.c.seq).where(said.c.action.in_(("user.confirmed", "user.unconfirmed"))).limit(1)
         return now or self.work.execute(before).scalar() is not None
 
@@ -182,6 +184,33 @@ def _vouches(user: User, *, for_: str) -> bool:
     return there and user.role in VOUCHING and user.id != for_
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """An account as the gate needs it; `active`: neither disabled nor erased; `confirmed`: a colleague vouched for it."""
+
+    id: str
+    role: str
+    language: str
+    active: bool
+    confirmed: bool
+
+
+_SESSIONS, _USERS = table_of(models.Session), table_of(models.User)
+_BEHIND: Final = Prepared(
+    select(
+        _SESSIONS,
+        _USERS.c.id,
+        _USERS.c.role,
+        _USERS.c.language,
+        _USERS.c.disabled,
+        _USERS.c.erased_at,
+        _USERS.c.confirmed_at,
+    )
+    .join(_USERS, _USERS.c.id == _SESSIONS.c.user_id)
+    .where(_SESSIONS.c.token_hash == bindparam("token_hash", type_=Text()))
+)
+
+
 class Sessions(Repository[Session]):
     """Logins. The store never sees a token, only its hash."""
 
@@ -198,15 +227,33 @@ class Sessions(Repository[Session]):
 
     def by_token(self, token_hash: str) -> Session | None:
         """The login of a token, valid or not: ask `Session.valid`."""
-        return self._first(self.table.c.token_hash == token_hash)
+        return self._one(token_hash=token_hash)
+
+    def behind(self, token_hash: str) -> tuple[Session, Standing] | None:
+        """The login of a token, valid or not, and how its account stands: what each request asks first.
+
+        Nothing sealed is opened for it: names and password hashes are not needed to let somebody in.
+        """
+        rows = self.work.rows(_BEHIND, token_hash=token_hash)
+        if not rows:
+            return None
+        *session, id, role, language, disabled, erased_at, confirmed_at = rows[0]
+        standing = Standing(
+            id=id,
+            role=role,
+            language=language,
+            active=not disabled and erased_at is None,
+            confirmed=confirmed_at is not None,
+        )
+        return self.codec.read(session, self.work.keys), standing
 
     def of(self, user: str) -> tuple[Session, ...]:
         """All logins of one user, oldest first."""
-        return self._all(self.table.c.user_id == user, order=self.table.c.created_at)
+        return self._many(user_id=user, order=("created_at",))
 
     def seen(self, id: str, *, expires_at: datetime | None = None) -> None:
         """It was used now; with `expires_at` it lasts longer."""
-        later = {} if expires_at is None else {"expires_at": expires_at}
+        later: dict[str, Any] = {} if expires_at is None else {"expires_at": expires_at}
         self._set(id, seen_at=self.work.now(), **later)
 
     def second_factor(self, id: str) -> None:
@@ -217,7 +264,7 @@ class Sessions(Repository[Session]):
 
     def revoke(self, id: str, *, by: str) -> None:
         """It opens nothing any more."""
-        if self._set(id, self.table.c.revoked_at.is_(None), revoked_at=self.work.now()):
+        if self._set(id, {"revoked_at": None}, revoked_at=self.work.now()):
             self.work.say(by, "session.revoked", f"session:{id}")
 
     def revoke_all(self, user: str, *, by: str) -> int:

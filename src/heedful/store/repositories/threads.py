@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, bindparam, func, or_, select
 
 from heedful.errors import ConflictError, DataError, TransitionError
 from heedful.store import models
+from heedful.store.columns import Moment
+from heedful.store.prepared import Prepared
 from heedful.store.records import Note, RiskEvent, StoredTurn, Thread
 from heedful.store.repositories.base import Repository, Versioned, new_id
+from heedful.store.rows import table_of
 from heedful.store.states import ThreadState, check_thread
 from heedful.store.work import Work, as_name, check_client_id
 from heedful.types.conversation import ROLES, Role
@@ -73,7 +77,7 @@ class Threads(Versioned[Thread]):
 
     def of(self, help_seeker: str) -> tuple[Thread, ...]:
         """Conversations of one help-seeker, oldest first."""
-        return self._all(self.table.c.help_seeker == help_seeker, order=(self.table.c.opened_at, self.table.c.id))
+        return self._many(help_seeker=help_seeker, order=("opened_at", "id"))
 
     def in_state(self, *states: ThreadState) -> tuple[Thread, ...]:
         """Conversations in one of these states: highest risk first, then those that changed longest ago."""
@@ -137,7 +141,7 @@ class Threads(Versioned[Thread]):
 
     def stop_drafts(self, id: str, why: str, *, by: str) -> bool:
         """No model drafts in this conversation any more; whether that is new. Nothing takes it back."""
-        if not self._set(id, self.table.c.drafts_stopped.is_(None), drafts_stopped=as_name(why)):
+        if not self._set(id, {"drafts_stopped": None}, drafts_stopped=as_name(why)):
             return False
         self.work.say(by, "thread.drafts_stopped", f"thread:{id}", why=as_name(why))
         return True
@@ -219,7 +223,7 @@ class Turns(Repository[StoredTurn]):
             raise DataError(f"A turn's role must be one of {', '.join(ROLES)}.")
         threads = Threads(self.work)
         self._locked(threads.table, thread, threads.noun)
-        kept = self._first(self.table.c.thread_id == thread, self.table.c.client_id == client_id)
+        kept = self._one(thread_id=thread, client_id=client_id)
         if kept is not None:
             if (kept.role, kept.text, kept.author) != (role, text, author):
                 raise ConflictError("This client id was used for another message; make a new one.", winner=kept.author)
@@ -229,7 +233,7 @@ class Turns(Repository[StoredTurn]):
         turn = StoredTurn(
             id=new_id(),
             thread_id=thread,
-            sequence=self._next("sequence", self.table.c.thread_id == thread),
+            sequence=self._next("sequence", thread_id=thread),
             client_id=client_id,
             role=role,
             text=text,
@@ -240,18 +244,26 @@ class Turns(Repository[StoredTurn]):
 
     def of(self, thread: str, *, after: int = 0, limit: int | None = None) -> tuple[StoredTurn, ...]:
         """Turns of a conversation in order, those with a sequence above `after`."""
-        where = (self.table.c.thread_id == thread, self.table.c.sequence > after)
-        return self._all(*where, order=self.table.c.sequence, limit=limit)
+        return self._many(thread_id=thread, above=("sequence", after), order=("sequence",), limit=limit)
 
     def kept(self, thread: str, client_id: str) -> StoredTurn | None:
         """The turn of a conversation that has this client id, if there is one."""
-        return self._first(self.table.c.thread_id == thread, self.table.c.client_id == client_id)
+        return self._one(thread_id=thread, client_id=client_id)
 
     def sent(self, by: str, client_id: str) -> StoredTurn | None:
         """The message that a help-seeker sent under this id, in whichever of their conversations."""
-        of = select(models.Thread.id).where(models.Thread.help_seeker == by)
-        c = self.table.c
-        return self._first(c.client_id == client_id, c.author == by, c.thread_id.in_(of))
+        rows = self.work.rows(_SENT, client_id=client_id, by=by)
+        return self.codec.read(rows[0], self.work.keys) if rows else None
+
+    def last_spoken(self, thread: str) -> str | None:
+        """The role of the last message that a person wrote or decided; None = there is none."""
+        rows = self.work.rows(_SPOKEN, thread=thread)
+        return str(rows[0][0]) if rows else None
+
+    def newest_by(self, help_seeker: str) -> datetime | None:
+        """When a help-seeker wrote last, in whichever of their conversations."""
+        found: datetime | None = self.work.rows(_NEWEST, by=help_seeker)[0][0]
+        return found
 
     def blank(self, id: str) -> int:
         """Take the words out of a turn whose time is over; its number stays."""
@@ -259,8 +271,33 @@ class Turns(Repository[StoredTurn]):
 
     def last(self, thread: str, n: int) -> tuple[StoredTurn, ...]:
         """The last `n` turns, in order."""
-        found = self._all(self.table.c.thread_id == thread, order=self.table.c.sequence.desc(), limit=n)
-        return tuple(reversed(found))
+        return tuple(reversed(self._many(thread_id=thread, order=("-sequence",), limit=n)))
+
+
+_TURNS, _THREADS = table_of(models.Turn), table_of(models.Thread)
+_BY = bindparam("by", type_=Text())
+_OURS = select(_THREADS.c.id).where(_THREADS.c.help_seeker == _BY)
+_SENT = Prepared(
+    select(_TURNS)
+    .where(
+        _TURNS.c.client_id == bindparam("client_id", type_=Text()),
+        _TURNS.c.author == _BY,
+        _TURNS.c.thread_id.in_(_OURS),
+    )
+    .limit(1)
+)
+
+
+_NEWEST = Prepared(
+    select(func.max(_TURNS.c.created_at, type_=Moment())).where(_TURNS.c.role == "user", _TURNS.c.thread_id.in_(_OURS))
+)
+_SPOKEN = Prepared(
+    select(_TURNS.c.role)
+    .where(_TURNS.c.thread_id == bindparam("thread", type_=Text()))
+    .where(or_(_TURNS.c.role == "user", _TURNS.c.author.is_not(None)))
+    .order_by(_TURNS.c.sequence.desc())
+    .limit(1)
+)
 
 
 class RiskEvents(Repository[RiskEvent]):
