@@ -33,6 +33,10 @@ from heedful.types import Conversation
 ABOVE_ALL: Final = 100.0
 """Added to the logits of some tokens, no other is written; among them nothing changes."""
 LONG: Final = "exceed_context_size_error"
+PLAIN_ATTENTION: Final = 8192
+"""Tokens of context up to which flash attention is off. On a CPU its fast path needs 64 new tokens at once, and a
+message has fewer: beside a long conversation they took 1.6 times the time. Plain attention needs memory for every
+pair of new token and context, so a large context does without it."""
 
 
 class LlamaBackend:
@@ -91,8 +95,8 @@ class LlamaBackend:
     ) -> Written:
         # The template is read with special tokens in it: typed by a person they would end a turn and begin another.
         clean = [{"role": m["role"], "content": neutral(m["content"], self.specials)} for m in messages]
-        answer = _Answer(emit, cancelled)
-        body = {"messages": clean, "max_tokens": job.options["max_tokens"], **_drawing(job.options)}
+        answer = _Answer(emit if job.aim == "reply" else _nothing, cancelled)
+        body = {"messages": clean, "max_tokens": _new(job), **_drawing(job.options)}
         if job.reasons == "wanted":
             body |= {"logprobs": True, "top_logprobs": 1}
         answer.end(self._server.handle_chat_completions(body, answer.chunk))
@@ -130,6 +134,11 @@ class LlamaBackend:
         ends, new = fmt.ends(self._tokenizer), int(options["max_tokens"])
         room = min(self.context, manner.max_length)
         sample = sample_of(fmt, conversation, self._tokenizer, max_length=room, new_tokens=new, key=job.key)
+        if job.aim == "ahead":
+            answer = _Answer(_nothing, cancelled)
+            body = {"prompt": list(sample.prompt), "n_predict": _new(job), **_drawing(options)}
+            answer.end(self._server.handle_completions(body, answer.chunk))
+            return answer.written()
         chosen = self._choose(manner, conversation, sample, options)
         parts: list[str] = [] if chosen is None else [chosen.marker]
         shown = ReplyStream(fmt, self._tokenizer, emit)
@@ -142,7 +151,7 @@ class LlamaBackend:
         banned = [*unwritable(fmt, self._tokenizer), *(() if chosen is None else chosen.marks)]
         body = {
             "prompt": [*sample.prompt, *(() if chosen is None else (chosen.token,))],
-            "n_predict": new,
+            "n_predict": _new(job),
             **_drawing(options),
             "stop": [*ends, *options["stop"]],
             # Markers of a format are special tokens, which are left out of the text otherwise.
@@ -175,7 +184,7 @@ class LlamaBackend:
             "logprobs": len(marks), "post_sampling_probs": True, "cache_prompt": True, "seed": 0,
             "stream": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
-        answer = _Answer(lambda text: None, lambda: False)
+        answer = _Answer(_nothing, lambda: False)
         answer.end(self._server.handle_completions(body, answer.chunk))
         found = [answer.among.get(mark, 0.0) for mark in marks]
         if not any(found):
@@ -196,6 +205,8 @@ class LlamaBackend:
         p.n_ctx = self.streams * self.context
         p.kv_unified = False  # each stream attends over its own cells only
         p.n_batch = p.n_ubatch = 512
+        if self.context <= PLAIN_ATTENTION:
+            p.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         p.cpuparams.n_threads = p.cpuparams_batch.n_threads = int(options.get("threads") or cores())
         p.cache_prompt = True
         p.cache_ram_mib = int(options.get("cache_mib", 0))
@@ -297,6 +308,15 @@ class _Answer:
                     self.logprobs.append(float(token["logprob"]))
                 self.among = {int(t["id"]): float(t["prob"]) for t in token.get("top_probs") or ()} or self.among
             self.finish = choice.get("finish_reason") or self.finish
+
+
+def _new(job: Job) -> int:
+    """Tokens to write. Told 0, llama.cpp reads the prompt, and draws one token that nobody gets."""
+    return 0 if job.aim == "ahead" else int(job.options["max_tokens"])
+
+
+def _nothing(text: str) -> None:
+    """Takes words that nobody waits for."""
 
 
 def _drawing(options: Mapping[str, Any]) -> dict[str, Any]:
