@@ -1,12 +1,13 @@
 """The default back end: llama.cpp's server inside the worker process (package `xllamacpp`), on one GGUF file.
 
-Prompts stay in memory: each stream keeps its last one, and up to `cache_mib` of others are kept beside. The next
-message of a conversation finds its beginning there (llama.cpp looks for the longest common one), so only what is new
-is read.
+Prompts stay in memory: each conversation has a seat (`seats.py`), one for each stream and as many more as fit into
+`cache_mib`. The next message of a conversation finds its beginning there, so only what is new is read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from heedful.models.llama_cpp import cores
 from heedful.models.plan import PlanRule
 from heedful.models.talk import ReplyStream, thought_of, unwritable
 from heedful.server.engine.find import find_gguf
-from heedful.server.engine.gguf_head import special_tokens
+from heedful.server.engine.gguf_head import special_tokens, token_bytes
+from heedful.server.engine.seats import Seats
 from heedful.server.engine.texts import STEP, sample_of
 from heedful.server.engine.why import uncertainty, version_of, why_of
 from heedful.server.engine.worker import Job, Written
@@ -37,6 +39,8 @@ PLAIN_ATTENTION: Final = 8192
 """Tokens of context up to which flash attention is off. On a CPU its fast path needs 64 new tokens at once, and a
 message has fewer: beside a long conversation they took 1.6 times the time. Plain attention needs memory for every
 pair of new token and context, so a large context does without it."""
+MOST_SEATS: Final = 64
+"""Conversations that are kept at most."""
 
 
 class LlamaBackend:
@@ -58,6 +62,10 @@ class LlamaBackend:
         self.name = Path(options["model"]).name
         self.streams, self.context = int(options["streams"]), int(options["context"])
         self.specials = special_tokens(found.gguf)
+        per_seat = (token_bytes(found.gguf) or 0) * self.context
+        beside = int(options.get("cache_mib", 0)) * 2**20 // per_seat if per_seat else 0
+        self.seats = max(self.streams, min(self.streams + beside, MOST_SEATS))
+        self._seats = Seats(self.seats)
         self.version = version_of(found.gguf)
         self.manner: Manner | None = None
         self._tokenizer: Any = None
@@ -70,19 +78,21 @@ class LlamaBackend:
             self._server = xllamacpp.Server(self._parameters(xllamacpp, found.gguf, options))
         except RuntimeError as err:
             raise RunError(
-                f"llama.cpp cannot load '{found.gguf.name}' with {self.streams} streams of {self.context} tokens; try "
-                "fewer streams or a smaller context."
+                f"llama.cpp cannot load '{found.gguf.name}' with {self.seats} times {self.context} tokens of "
+                "memory; try fewer streams, a smaller context or less cache_mib."
             ) from err
 
     def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
         """See `Backend`."""
-        if job.conversation is None:
-            return self._chat(job.messages, job, emit, cancelled)
-        conversation = Conversation.from_dict(job.conversation)
-        if self.manner is None:
-            return self._plain_conversation(conversation, job, emit, cancelled)
-        conversation = self.manner.planners.plan([conversation])[0]
-        return self._in_format(self.manner, conversation, job, emit, cancelled)
+        with self._seats.taken(job.key or _opening(job)) as seat:
+            job = replace(job, options={**job.options, "seat": seat})
+            if job.conversation is None:
+                return self._chat(job.messages, job, emit, cancelled)
+            conversation = Conversation.from_dict(job.conversation)
+            if self.manner is None:
+                return self._plain_conversation(conversation, job, emit, cancelled)
+            conversation = self.manner.planners.plan([conversation])[0]
+            return self._in_format(self.manner, conversation, job, emit, cancelled)
 
     # ------------------------------------------------------------------ three kinds of prompts
 
@@ -178,6 +188,7 @@ class LlamaBackend:
         body = {
             "prompt": list(sample.prompt),
             "n_predict": 1,
+            "id_slot": options["seat"],
             "logit_bias": [[mark, ABOVE_ALL] for mark in marks],
             # What llama.cpp reports after these are the probabilities among the marks, at temperature 1.
             "samplers": ["top_k", "temperature"], "top_k": len(marks), "temperature": 1.0, "top_p": 1.0,
@@ -201,15 +212,15 @@ class LlamaBackend:
     def _parameters(self, library: Any, path: Path, options: Mapping[str, Any]) -> Any:
         p = library.CommonParams()
         p.model.path = str(path)
-        p.n_parallel = self.streams
-        p.n_ctx = self.streams * self.context
-        p.kv_unified = False  # each stream attends over its own cells only
+        p.n_parallel = self.seats
+        p.n_ctx = self.seats * self.context
+        p.kv_unified = False  # each seat attends over its own cells only
         p.n_batch = p.n_ubatch = 512
         if self.context <= PLAIN_ATTENTION:
             p.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         p.cpuparams.n_threads = p.cpuparams_batch.n_threads = int(options.get("threads") or cores())
         p.cache_prompt = True
-        p.cache_ram_mib = int(options.get("cache_mib", 0))
+        p.cache_ram_mib = 0  # no store of prompts that conversations share: each has its seat
         p.fit_params = False
         # Its log can hold prompts, and it listens on a port of this machine: say nothing, answer nobody.
         p.verbosity = -1
@@ -330,9 +341,19 @@ def _drawing(options: Mapping[str, Any]) -> dict[str, Any]:
         "seed": -1 if options["seed"] is None else options["seed"],
         "stop": list(options["stop"]),
         "cache_prompt": True,
+        "id_slot": options["seat"],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+def _opening(job: Job) -> str:
+    """A key for a conversation that has none: its messages up to the first of a person."""
+    first = next((at for at, m in enumerate(job.messages) if m["role"] == "user"), None)
+    if first is None:
+        return ""
+    said = json.dumps([dict(m) for m in job.messages[: first + 1]], sort_keys=True)
+    return f"opening {hashlib.sha256(said.encode()).hexdigest()}"
 
 
 def _tokenizer_of(run: Path) -> Any:
