@@ -12,8 +12,10 @@ clock stands for it. Both are loaded all the time and take turns, so that a slow
 0.9. On a machine that does something else, take `--threads 1`: two threads of llama.cpp wait for each other.
 
 **Time to the first token.** Conversations of 20 messages of a help-seeker, as the writer of drafts sends them: the time
-at message 20 over the time at message 2 (medians over the conversations). Goal: at most 1.2. The share of
-the prompt that llama.cpp found in its cache stands beside it.
+at message 20 over the time at message 2 (medians over the conversations). Goal: at most 1.2. Beside it: how many tokens
+were read then, of how many. Four ways: a clinician sends each draft as it is, or other words of the same length; and
+the engine reads ahead after each reply, as the server does while a help-seeker reads and types (we wait until it has),
+or not. `--first` measures this alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import os
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from heedful.models.embedded import DEFAULT_MODEL
 from heedful.server.config import ServeConfig
-from heedful.server.engine.base import Message, Options, Request
+from heedful.server.engine.base import Completion, Message, Options, Request
 from heedful.server.engine.find import find_gguf
 from heedful.server.engine.host import WorkerEngine
 from heedful.server.serve import engine_of
@@ -46,6 +49,10 @@ TALK = (
     "It is a bit better today. I went out for a walk by the canal.",
     "I keep thinking about the exam, and what comes after it.",
     "Nobody at home asks how I am, and I do not ask either.",
+)
+EDITED = (
+    "I am glad that you wrote again. That sounds like a lot to carry at once, and nobody sees it. What was the hardest "
+    "part of it for you?"
 )
 ASKED = "Please write a long story about a garden, a dog, a canal and an old boat, with many details."
 
@@ -142,28 +149,59 @@ def decode(
     return row
 
 
+def talk(engine: WorkerEngine, name: str, *, sent: str | None, ahead: bool) -> list[Completion]:
+    """One conversation; what came back for each message of the help-seeker.
+
+    Args:
+        sent: what is sent in place of each draft; None = the draft.
+        ahead: whether each reply is read before the next message comes.
+    """
+    # A draft that is not sent leaves nothing in the conversation, so it may be short.
+    writer = EngineWriter(engine, options=Options(max_tokens=4 if sent else 40, temperature=0))
+    turns: list[Turn] = []
+    replies = []
+    for n in range(1, TURNS + 1):
+        turns.append(Turn(role="user", text=f"{TALK[(n + len(name)) % len(TALK)]} That is {n} of {name}."))
+        said = Conversation(id=name, turns=tuple(turns), source="clinic")
+        done = engine.run(writer.request(said, key=f"{name}/{n}"))
+        replies.append(done)
+        turns.append(Turn(role="assistant", text=sent or done.text.strip() or "I hear you."))
+        if ahead:
+            writer.read_ahead(replace(said, turns=tuple(turns)), key=f"{name}/{n}")
+    return replies
+
+
 def first_tokens(engine: WorkerEngine, *, talks: int) -> dict[str, Any]:
     """Conversations of 20 messages; when the first words came, by message."""
-    writer = EngineWriter(engine, options=Options(max_tokens=40, temperature=0))
-    times: dict[int, list[float]] = {n: [] for n in range(1, TURNS + 1)}
-    cached = 0.0
-    for talk in range(talks):
-        turns: list[Turn] = []
-        for n in range(1, TURNS + 1):
-            turns.append(Turn(role="user", text=f"{TALK[(n + talk) % len(TALK)]} That is {n} of {100 + talk}."))
-            said = Conversation(id=f"talk-{talk}", turns=tuple(turns), source="clinic")
-            done = engine.run(writer.request(said, key=f"talk-{talk}/{n}"))
-            times[n].append(done.seconds["first"])
-            cached = done.cached_tokens / max(1, done.prompt_tokens)
-            turns.append(Turn(role="assistant", text=done.text.strip() or "I hear you."))
-    second, last = statistics.median(times[2]), statistics.median(times[TURNS])
-    row = {"turn_2": second, f"turn_{TURNS}": last, "ratio": last / second, "cached": cached}
-    print(f"first token: {1000 * second:.0f} ms at message 2, {1000 * last:.0f} ms at message {TURNS}, {talks} talks")
-    print(f"ratio: {row['ratio']:.2f}, goal at most {FIRST_GOAL}; {cached:.0%} of the last prompt was in the cache")
+    ways = {
+        f"{words}, {reading}": (sent, ahead)
+        for words, sent in (("sent as written", None), ("other words sent", EDITED))
+        for reading, ahead in (("read ahead", True), ("not read ahead", False))
+    }
+    made: dict[str, list[list[Completion]]] = {way: [] for way in ways}
+    for n in range(talks):  # the ways take turns, so that a slow minute hits all of them
+        for at, (way, (sent, ahead)) in enumerate(ways.items()):
+            made[way].append(talk(engine, f"talk {n}-{at}", sent=sent, ahead=ahead))
+    return {way: _first_row(way, replies, talks) for way, replies in made.items()}
+
+
+def _first_row(way: str, replies: list[list[Completion]], talks: int) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for n in (2, TURNS):
+        found = [talk[n - 1] for talk in replies]
+        row[f"turn_{n}"] = statistics.median(done.seconds["first"] for done in found)
+        row[f"read_{n}"] = statistics.median(done.prompt_tokens - done.cached_tokens for done in found)
+        row[f"prompt_{n}"] = statistics.median(done.prompt_tokens for done in found)
+    row["ratio"] = row[f"turn_{TURNS}"] / row["turn_2"]
+    parts = []
+    for n in (2, TURNS):
+        read = f"{row[f'read_{n}']:.0f} of {row[f'prompt_{n}']:.0f} tokens read"
+        parts.append(f"{1000 * row[f'turn_{n}']:.0f} ms at message {n} ({read})")
+    print(f"first token, {way}: {', '.join(parts)}, ratio {row['ratio']:.2f}; {talks} talks")
     return row
 
 
-def main(*, model: str, threads: int, quick: bool, out: Path | None) -> None:
+def main(*, model: str, threads: int, quick: bool, first: bool, out: Path | None) -> None:
     """Both measurements."""
     config = ServeConfig(model=model, threads=threads, streams=1)
     found = find_gguf(model).gguf
@@ -173,13 +211,13 @@ def main(*, model: str, threads: int, quick: bool, out: Path | None) -> None:
     engine.start()
     try:
         rounds, tokens, talks = (3, 96, 2) if quick else (9, 192, 5)
-        rows = {
-            "file": found.name,
-            "threads": threads,
-            "load": os.getloadavg()[0],
-            "decode": decode(engine, found, threads=threads, context=config.context, rounds=rounds, tokens=tokens),
-            "first_token": first_tokens(engine, talks=talks),
-        }
+        rows: dict[str, Any] = {"file": found.name, "threads": threads, "load": os.getloadavg()[0]}
+        if not first:
+            rows["decode"] = decode(
+                engine, found, threads=threads, context=config.context, rounds=rounds, tokens=tokens
+            )
+        rows["first_token"] = first_tokens(engine, talks=talks)
+        print(f"goal of the ratios: at most {FIRST_GOAL}; load of the machine at the end {os.getloadavg()[0]:.1f}")
     finally:
         engine.stop()
     if out is not None:
@@ -191,6 +229,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default=DEFAULT_MODEL, help="as for heedful serve: a GGUF file, a run, a name")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter replies")
+    parser.add_argument("--first", action="store_true", help="the time to the first token only")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--context", type=int, default=4096, help=argparse.SUPPRESS)
@@ -198,4 +237,4 @@ if __name__ == "__main__":
     if given.alone:
         alone(given.alone, given.threads, given.context)
     else:
-        main(model=given.model, threads=given.threads, quick=given.quick, out=given.json)
+        main(model=given.model, threads=given.threads, quick=given.quick, first=given.first, out=given.json)

@@ -7,6 +7,7 @@ import string
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,20 @@ def test_the_writer_asks_the_engine_with_the_prompt_of_the_file() -> None:
     assert made.text == "And how was that for you?"
     assert made.model == "scripted"
     assert made.reasons["prompt"] == {"name": "draft.txt", "hash": writer.hash}
+
+
+def test_the_writer_lets_the_engine_read_up_to_the_next_message() -> None:
+    engine = ScriptedEngine()
+    writer = EngineWriter(engine)
+    talk = replace(TALK, turns=TALK.turns[:3])
+    assert not writer.read_ahead(talk, key="thread-1"), "an engine that is down reads nothing"
+    engine.start()
+    assert writer.read_ahead(talk, key="thread-1")
+    engine.stop()
+    (request,) = engine.ahead
+    assert (request.aim, request.key, engine.seen) == ("ahead", "thread-1", [])
+    assert request.messages[:-1] == writer.request(talk, key="thread-1").messages
+    assert request.messages[-1].role == "user"
 
 
 def test_a_draft_in_the_making_is_given_up_when_the_server_stops() -> None:

@@ -21,6 +21,7 @@ from heedful.server.engine.base import Completion, Message, Options, Piece, Requ
 from heedful.server.engine.frames import LARGEST, Channel, Unpacker, pack
 from heedful.server.engine.host import HOPELESS, Limits, WorkerEngine
 from heedful.server.engine.queue import FairQueue, Work
+from heedful.server.engine.worker import GATHERED, Gathered
 from heedful.testing.engine import ScriptedEngine
 
 BACKEND = "heedful.testing.engine:ScriptedBackend"
@@ -66,7 +67,8 @@ def test_a_reply_comes_in_pieces_and_whole_from_threads_and_event_loops() -> Non
     with worker() as engine:
         assert engine.run(ask("a b c"), timeout=10).text == "a b c"
         pieces = list(engine.submit(ask("a b c")).pieces(timeout=10))
-        assert [p.text for p in pieces] == ["a", " b", " c", ""]
+        assert pieces[0].text == "a"
+        assert "".join(p.text for p in pieces) == "a b c"
         done = pieces[-1].completion
         assert done is not None
         assert (done.text, done.finish, done.completion_tokens, done.model) == ("a b c", "stop", 3, "scripted")
@@ -98,6 +100,62 @@ def test_options_are_checked(bad: dict[str, Any]) -> None:
 def test_a_request_has_messages_or_a_conversation() -> None:
     with pytest.raises(DataError, match="one of the two"):
         Request()
+
+
+def test_slow_words_come_one_by_one_and_fast_ones_together() -> None:
+    with worker({"pace": 2 * GATHERED}) as engine:
+        assert [p.text for p in engine.submit(ask("a b c")).pieces(timeout=10)] == ["a", " b", " c", ""]
+    sent: list[str] = []
+    now = [0.0]
+    pieces = Gathered(sent.append, seconds=0.05, clock=lambda: now[0])
+    for at, word in ((0.0, "one"), (0.01, " two"), (0.02, ""), (0.03, " three"), (0.06, " four"), (0.07, " five")):
+        now[0] = at
+        pieces.add(word)
+    assert sent == ["one", " two three four"]
+    pieces.flush()
+    pieces.flush()
+    assert sent == ["one", " two three four", " five"]
+
+
+# ---------------------------------------------------------------------- read while nobody waits
+
+
+def test_an_idle_engine_reads_ahead() -> None:
+    with worker() as engine:
+        engine.run(ask(aim="ahead", key="talk"), timeout=10)
+        assert engine.state().running == 0
+
+
+def test_reading_ahead_gives_way_to_a_reply_elsewhere() -> None:
+    with worker({"pace": 0.05}) as engine:
+        ahead = engine.submit(ask("word " * 400, aim="ahead", key="one"))
+        until(lambda: engine.state().running == 1)
+        begun = time.monotonic()
+        assert engine.run(ask("quick", key="two"), timeout=10).text == "quick"
+        assert time.monotonic() - begun < 3  # the long one would have taken 20 seconds
+        assert error_of(ahead).code == "cancelled"
+
+
+def test_a_reply_waits_for_what_is_read_for_itself() -> None:
+    with worker({"pace": 0.02, "streams": 2}) as engine:
+        ahead = engine.submit(ask("word " * 20, aim="ahead", key="one"))
+        until(lambda: engine.state().running == 1)
+        reply = engine.submit(ask("quick", key="one"))
+        assert ahead.result(timeout=10).completion_tokens
+        assert reply.result(timeout=10).text == "quick"
+        # Without a key nobody knows that it is the same conversation: the second stream is free for it.
+        slow = engine.submit(ask("word " * 400, aim="ahead"))
+        until(lambda: engine.state().running == 1)
+        assert engine.run(ask("quick"), timeout=10).text == "quick"
+        assert error_of(slow).code == "cancelled"
+
+
+def test_nothing_is_read_ahead_beside_a_reply() -> None:
+    with worker({"pace": 0.05, "words": 10, "streams": 2}) as engine:
+        reply = engine.submit(ask(key="one"))
+        until(lambda: engine.state().running == 1)
+        assert error_of(engine.submit(ask(aim="ahead", key="two"))).code == "cancelled"
+        assert reply.result(timeout=10).completion_tokens == 10
 
 
 # ---------------------------------------------------------------------- slow models

@@ -196,6 +196,26 @@ def test_a_run_with_a_format_of_its_own_gets_the_conversation() -> None:
     assert request.reasons == "wanted"
 
 
+def test_the_prompt_is_read_while_the_readers_read() -> None:
+    engine = ScriptedEngine(["I hear you."])
+    order: list[str] = []
+
+    class Slow:
+        named = frozenset({"knowledge"})
+
+        def read(self, talk: Any) -> Mapping[str, Any]:
+            order.append(f"readers, after {len(engine.ahead)} read ahead and {len(engine.seen)} asked")
+            return {"sources": [{"name": "case", "id": "c-1", "text": "Ask about the evening."}]}
+
+    engine.start()
+    EngineWriter(engine, readers=Slow()).propose(conversation("Hello"), key="a/b")  # type: ignore[arg-type]
+    engine.stop()
+    assert order == ["readers, after 1 read ahead and 0 asked"]
+    (read,), (asked,) = engine.ahead, engine.seen
+    assert (read.key, read.reasons) == (asked.key, "unwanted")
+    assert asked.messages[-1].content.startswith(read.messages[-1].content), "what was found stands behind the words"
+
+
 def test_a_reader_that_is_gone_costs_its_reasons_and_not_the_draft() -> None:
     class Gone:
         named = frozenset({"emotion", "knowledge"})
@@ -296,7 +316,7 @@ def test_with_nothing_named_nothing_starts(tmp_path: Path) -> None:
     desk = make_desk(at.site.app.state.server)
     assert desk.engines == ()
     assert desk.clinic.belief is None
-    assert [worker.name for worker in desk.workers] == ["clocks", "drafts-0", "drafts-1", "notes"]
+    assert [worker.name for worker in desk.workers] == ["clocks", "drafts-0", "drafts-1", "notes", "ahead"]
 
 
 # ---------------------------------------------------------------------- profiles

@@ -28,6 +28,7 @@ from heedful.safety.crisis import Tier, assess
 from heedful.server import house as houses
 from heedful.server import readers as beside
 from heedful.server import titles, words
+from heedful.server.ahead import Ahead
 from heedful.server.background import Repeated
 from heedful.server.directory import Directory
 from heedful.server.engine.base import Engine
@@ -57,6 +58,7 @@ class Desk:
         workers: the threads: one for the clocks, the others for drafts and notes, one for the second reader.
         keeping: the thread that deletes words whose time is over; None = the profile names no time.
         writer, noter: what is cancelled when the server stops.
+        ahead: conversations that the model reads while nobody waits; None = its engine keeps no prompts.
         second: the belief, and whether it runs. engines: processes of readers, which start and stop with the threads.
     """
 
@@ -68,6 +70,7 @@ class Desk:
     noter: Permitted
     workers: tuple[Repeated, ...] = field(default=(), repr=False)
     keeping: Repeated | None = field(default=None, repr=False)
+    ahead: Ahead | None = field(default=None, repr=False)
     second: SecondReader = field(default_factory=SecondReader)
     engines: tuple[Engine, ...] = field(default=(), repr=False)
 
@@ -111,6 +114,12 @@ class Desk:
             idle = [worker for worker in workers if worker.idle]
             for worker in idle[:1] or workers:
                 worker.wake()
+
+    def sent(self, thread: str) -> None:
+        """A reply was sent: the model may read it before the next message comes."""
+        if self.ahead is not None:
+            self.ahead.sent(thread)
+            self.wake()
 
     def stop(self) -> None:
         """Stop the threads; a draft that is being written is given up, its job stays."""
@@ -228,7 +237,8 @@ def make_desk(
         limit += config.reading_seconds + beside.WAIT
     clocks = Repeated(lambda: _tick(clinic), pause=TICK, name="clocks")
     desk.workers = (
-        clocks, *_drafters(desk, config, limit), *_noters(desk, noting), *_believers(desk, config)
+        clocks, *_drafters(desk, config, limit), *_noters(desk, noting), *_believers(desk, config),
+        *_readers_ahead(desk, config),
     )  # fmt: skip
     desk.keeping = _keeping(desk)
     return desk
@@ -240,6 +250,13 @@ def _believers(desk: Desk, config: Any) -> list[Repeated]:
     lease = timedelta(seconds=config.belief_seconds + beside.WAIT + 60)
     reader = Believer(desk.clinic, name=f"belief-{uuid.uuid4().hex[:12]}", lease=lease)
     return [Repeated(lambda: reader.once() in ("raised", "heard", "lost"), pause=POLL, name="belief")]
+
+
+def _readers_ahead(desk: Desk, config: Any) -> list[Repeated]:
+    if config.engine != "xllamacpp" or not desk.clinic.policy.drafts:
+        return []
+    desk.ahead = Ahead(desk.clinic.store, desk.writer.read_ahead, last=SHOWN_TURNS)
+    return [Repeated(desk.ahead.once, pause=POLL, name="ahead")]
 
 
 def _tick(clinic: Clinic) -> bool:

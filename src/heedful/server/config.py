@@ -55,7 +55,7 @@ class ServeConfig(Settings):
         streams: replies written at the same time.
         context: tokens of a prompt and its reply together.
         threads: of the engine; None = as many as there are cores.
-        cache_mib: memory for prompts of conversations that are not being answered now (they stay warm).
+        cache_mib: memory for conversations that are not being answered now (they stay warm); taken at the start.
         time_limit: seconds that writing one reply may take.
         wait_limit: seconds that a request may wait before that.
         plan: how a run with strategies chooses one: `argmax` (default), `sample`, a strategy, or the folder of a mix.

@@ -20,7 +20,7 @@ from heedful.review.drafting import Proposal, Writer
 from heedful.server.engine.base import Completion, Engine, Message, Options, Request, Ticket
 from heedful.server.readers import Readers
 from heedful.store.work import as_name
-from heedful.types import Conversation
+from heedful.types import Conversation, Turn
 
 PROMPT: Final = "draft.txt"
 KNOWLEDGE: Final = "knowledge.txt"
@@ -69,6 +69,8 @@ class EngineWriter:
         Raises:
             EngineError: no reply.
         """
+        if self.readers is not None:
+            self._start(conversation, key=key)
         read = self._read(conversation)
         ticket = self.engine.submit(self.request(conversation, key=key, sources=read.get("sources", ())))
         with self._lock:
@@ -84,6 +86,24 @@ class EngineWriter:
             model=f"{name}@{done.version}" if done.version else name,
             reasons=self._reasons(done, read),
         )
+
+    def read_ahead(self, conversation: Conversation, *, key: str) -> bool:
+        """Let the engine read what the next prompt will begin with, while the help-seeker reads and types. Waits until
+        it is read; whether it was: it gives way to every reply.
+        """
+        coming = Turn(role="user", text=".")  # what follows is not known yet; its mark and role are
+        ticket = self._start(replace(conversation, turns=(*conversation.turns, coming)), key=key)
+        try:
+            return ticket is not None and ticket.result(timeout=self.timeout + SLACK) is not None
+        except EngineError:
+            return False
+
+    def _start(self, conversation: Conversation, *, key: str) -> Ticket | None:
+        """Begin to read a prompt; None where the engine takes no request now."""
+        try:
+            return self.engine.submit(replace(self.request(conversation, key=key), aim="ahead", reasons="unwanted"))
+        except EngineError:
+            return None
 
     def _read(self, conversation: Conversation) -> dict[str, Any]:
         """What the readers say. One that is slow or gone costs its reasons, not the draft; the reasons say so."""
@@ -199,6 +219,11 @@ class Permitted:
         if self.evidence == "required" and isinstance(kept.get("emotion"), list):
             kept["emotion"] = [mark for mark in kept["emotion"] if isinstance(mark, Mapping) and mark.get("evidence")]
         return replace(made, reasons=kept)
+
+    def read_ahead(self, conversation: Conversation, key: str) -> bool:
+        """Read what comes before the next message, where the writer can; whether it did."""
+        read = getattr(self.writer, "read_ahead", None)
+        return read is not None and bool(read(conversation, key=key))
 
     def cancel(self) -> None:
         """End what runs, where the writer can."""

@@ -35,7 +35,7 @@ class ScriptedEngine(Submitting):
         streams: replies at the same time.
         state: what `state` says; `down` refuses requests.
 
-    `seen` holds the requests in the order in which they came.
+    `seen` holds the requests in the order in which they came; `ahead` those that only read, which get no words.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class ScriptedEngine(Submitting):
         self.model, self.replies, self.delay, self.pace = model, tuple(replies), delay, pace
         self.failures, self.queue_length, self.streams, self.word = dict(failures or {}), queue_length, streams, state
         self.seen: list[Request] = []
+        self.ahead: list[Request] = []
         self._lock = threading.Lock()
         self._waiting = self._running = 0
         self._pool: ThreadPoolExecutor | None = None
@@ -79,6 +80,11 @@ class ScriptedEngine(Submitting):
         """See `Engine.submit`."""
         if self.word == "down" or self._pool is None:
             raise EngineError("The scripted engine is down.", code="down", retry_after=1)
+        if request.aim == "ahead":
+            self.ahead.append(request)
+            read = Ticket(request, cancel=lambda _: None)
+            read.push(Piece(completion=Completion(text="", model=self.model)))
+            return read
         with self._lock:
             if self._waiting >= self.queue_length:
                 raise EngineError("Too many requests wait for the model; try again.", code="full", retry_after=1)

@@ -19,6 +19,8 @@ ROLES: Final = ("system", "user", "assistant")
 StateWord = Literal["starting", "ready", "down"]
 Finish = Literal["stop", "length"]
 Reasons = Literal["wanted", "unwanted"]
+Aim = Literal["reply", "ahead"]
+"""To write a reply; or to read the prompt ahead of it, while nobody waits: no words come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ class Request:
 
     Args:
         reasons: whether it is to say how it came to its words; that costs a little time.
+        aim: `ahead` gives way to every reply: it runs while nothing else does, or ends as `cancelled`.
         key: of the conversation: its prefix stays warm, if the back end can.
         caller: whose request it is; callers take turns.
         time_limit, wait_limit: seconds for writing, and for waiting before; None = those of the engine.
@@ -70,6 +73,7 @@ class Request:
     conversation: Conversation | None = field(default=None, repr=False)
     options: Options = Options()
     reasons: Reasons = "unwanted"
+    aim: Aim = "reply"
     key: str = ""
     caller: str = ""
     time_limit: float | None = None
@@ -87,6 +91,7 @@ class Request:
             "conversation": None if self.conversation is None else self.conversation.to_dict(),
             "key": self.key,
             "reasons": self.reasons,
+            "aim": self.aim,
             "options": {
                 "max_tokens": options.max_tokens,
                 "temperature": options.temperature,

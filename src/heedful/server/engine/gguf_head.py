@@ -1,5 +1,5 @@
-"""The head of a GGUF file: which tokens are no words. A tenth of a second; `gguf.GGUFReader` takes seconds for the
-same.
+"""The head of a GGUF file: which tokens are no words, and what a token takes in memory. A tenth of a second;
+`gguf.GGUFReader` takes seconds for the same.
 
 Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3 (and 2).
 """
@@ -25,23 +25,44 @@ def special_tokens(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: no GGUF file, or one without a vocabulary.
     """
-    tokens: Any = ()
-    types: Any = ()
+    found = _head(path)
+    tokens, types = found.get("tokenizer.ggml.tokens", ()), found.get("tokenizer.ggml.token_type", ())
+    if not tokens:
+        raise DataError(f"'{path}' holds no vocabulary; it is no language model.")
+    return tuple(token for token, kind in zip(tokens, types, strict=False) if kind in _SPECIAL and len(token) > 1)
+
+
+def token_bytes(path: Path) -> int | None:
+    """Bytes that the keys and values of one token take at 16 bits; None where the file does not say (models that are no
+    plain transformers).
+
+    Raises:
+        DataError: no GGUF file, or a damaged one.
+    """
+    found = _head(path)
+    name = found.get("general.architecture")
+
+    def whole(what: str) -> int:
+        value = found.get(f"{name}.{what}")
+        return value if isinstance(value, int) else 0
+
+    layers, heads, width = whole("block_count"), whole("attention.head_count"), whole("embedding_length")
+    pairs = whole("attention.head_count_kv") if f"{name}.attention.head_count_kv" in found else heads
+    if not (layers and heads and width and pairs):
+        return None
+    both = sum(whole(f"attention.{what}_length") or width // heads for what in ("key", "value"))
+    return 2 * layers * pairs * both
+
+
+def _head(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF" or _one(file, "I") not in (2, 3):
                 raise DataError(f"'{path}' is no GGUF file of version 2 or 3.")
             _one(file, "Q")
-            for _ in range(min(_one(file, "Q"), _MOST)):
-                name = _text(file)
-                value = _value(file, _one(file, "I"))
-                tokens = value if name == "tokenizer.ggml.tokens" else tokens
-                types = value if name == "tokenizer.ggml.token_type" else types
+            return {_text(file): _value(file, _one(file, "I")) for _ in range(min(_one(file, "Q"), _MOST))}
     except (struct.error, UnicodeDecodeError, KeyError, MemoryError):
         raise DataError(f"'{path}' is damaged: its head cannot be read.") from None
-    if not tokens:
-        raise DataError(f"'{path}' holds no vocabulary; it is no language model.")
-    return tuple(token for token, kind in zip(tokens, types, strict=False) if kind in _SPECIAL and len(token) > 1)
 
 
 def _one(file: BinaryIO, kind: str) -> Any:

@@ -319,8 +319,14 @@ class WorkerEngine(Submitting):
             work = self._queue.take()
             if work is None:
                 return
+            if _read_now(process, work):
+                self._queue.put_back(work)
+                return
             self._left_queue()
             if work.ticket.done:
+                continue
+            if work.ticket.request.aim == "ahead" and (process.running or len(self._queue)):
+                work.ticket.push(_gave_way())
                 continue
             request = work.ticket.request
             limit = self.limits.time_limit if request.time_limit is None else request.time_limit
@@ -351,6 +357,13 @@ class WorkerEngine(Submitting):
         if process is not None and work.id in process.running and work.kill_at == float("inf"):
             work.late_at, work.kill_at = float("inf"), time.monotonic() + self.limits.grace
             process.channel.send({"op": "cancel", "id": work.id})
+
+    def _clear_the_way(self, process: _Process, coming: Work) -> None:
+        """A reply is wanted: what is read ahead for another conversation ends."""
+        for work in list(process.running.values()):
+            if work.ticket.request.aim == "ahead" and not _same_talk(work, coming):
+                work.ticket.push(_gave_way())
+                self._tell_to_stop(process, work)
 
     def _recover(self, process: _Process) -> None:
         """What a worker had when it ended: once more from the beginning, or an error."""
@@ -392,6 +405,8 @@ class WorkerEngine(Submitting):
             what, work = self._inbox.popleft()
             if what == "submit":
                 self._queue.put(work)
+                if process is not None and work.ticket.request.aim == "reply":
+                    self._clear_the_way(process, work)
             elif self._queue.remove(work):
                 self._left_queue()
             else:
@@ -428,3 +443,16 @@ class WorkerEngine(Submitting):
     def _knock(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             self._waker.send(b"x")
+
+
+def _same_talk(one: Work, other: Work) -> bool:
+    return bool(one.ticket.request.key) and one.ticket.request.key == other.ticket.request.key
+
+
+def _read_now(process: _Process, work: Work) -> bool:
+    """Whether the beginning of its prompt is being read: a second stream would read the same once more."""
+    return any(w.ticket.request.aim == "ahead" and _same_talk(w, work) for w in process.running.values())
+
+
+def _gave_way() -> EngineError:
+    return EngineError("A reply was wanted before this prompt was read.", code="cancelled")

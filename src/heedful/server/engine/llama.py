@@ -1,12 +1,13 @@
 """The default back end: llama.cpp's server inside the worker process (package `xllamacpp`), on one GGUF file.
 
-Prompts stay in memory: each stream keeps its last one, and up to `cache_mib` of others are kept beside. The next
-message of a conversation finds its beginning there (llama.cpp looks for the longest common one), so only what is new
-is read.
+Prompts stay in memory: each conversation has a seat (`seats.py`), one for each stream and as many more as fit into
+`cache_mib`. The next message of a conversation finds its beginning there, so only what is new is read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from heedful.models.llama_cpp import cores
 from heedful.models.plan import PlanRule
 from heedful.models.talk import ReplyStream, thought_of, unwritable
 from heedful.server.engine.find import find_gguf
-from heedful.server.engine.gguf_head import special_tokens
+from heedful.server.engine.gguf_head import special_tokens, token_bytes
+from heedful.server.engine.seats import Seats
 from heedful.server.engine.texts import STEP, sample_of
 from heedful.server.engine.why import uncertainty, version_of, why_of
 from heedful.server.engine.worker import Job, Written
@@ -33,6 +35,12 @@ from heedful.types import Conversation
 ABOVE_ALL: Final = 100.0
 """Added to the logits of some tokens, no other is written; among them nothing changes."""
 LONG: Final = "exceed_context_size_error"
+PLAIN_ATTENTION: Final = 8192
+"""Tokens of context up to which flash attention is off. On a CPU its fast path needs 64 new tokens at once, and a
+message has fewer: beside a long conversation they took 1.6 times the time. Plain attention needs memory for every
+pair of new token and context, so a large context does without it."""
+MOST_SEATS: Final = 64
+"""Conversations that are kept at most."""
 
 
 class LlamaBackend:
@@ -54,6 +62,10 @@ class LlamaBackend:
         self.name = Path(options["model"]).name
         self.streams, self.context = int(options["streams"]), int(options["context"])
         self.specials = special_tokens(found.gguf)
+        per_seat = (token_bytes(found.gguf) or 0) * self.context
+        beside = int(options.get("cache_mib", 0)) * 2**20 // per_seat if per_seat else 0
+        self.seats = max(self.streams, min(self.streams + beside, MOST_SEATS))
+        self._seats = Seats(self.seats)
         self.version = version_of(found.gguf)
         self.manner: Manner | None = None
         self._tokenizer: Any = None
@@ -66,19 +78,21 @@ class LlamaBackend:
             self._server = xllamacpp.Server(self._parameters(xllamacpp, found.gguf, options))
         except RuntimeError as err:
             raise RunError(
-                f"llama.cpp cannot load '{found.gguf.name}' with {self.streams} streams of {self.context} tokens; try "
-                "fewer streams or a smaller context."
+                f"llama.cpp cannot load '{found.gguf.name}' with {self.seats} times {self.context} tokens of "
+                "memory; try fewer streams, a smaller context or less cache_mib."
             ) from err
 
     def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
         """See `Backend`."""
-        if job.conversation is None:
-            return self._chat(job.messages, job, emit, cancelled)
-        conversation = Conversation.from_dict(job.conversation)
-        if self.manner is None:
-            return self._plain_conversation(conversation, job, emit, cancelled)
-        conversation = self.manner.planners.plan([conversation])[0]
-        return self._in_format(self.manner, conversation, job, emit, cancelled)
+        with self._seats.taken(job.key or _opening(job)) as seat:
+            job = replace(job, options={**job.options, "seat": seat})
+            if job.conversation is None:
+                return self._chat(job.messages, job, emit, cancelled)
+            conversation = Conversation.from_dict(job.conversation)
+            if self.manner is None:
+                return self._plain_conversation(conversation, job, emit, cancelled)
+            conversation = self.manner.planners.plan([conversation])[0]
+            return self._in_format(self.manner, conversation, job, emit, cancelled)
 
     # ------------------------------------------------------------------ three kinds of prompts
 
@@ -91,8 +105,8 @@ class LlamaBackend:
     ) -> Written:
         # The template is read with special tokens in it: typed by a person they would end a turn and begin another.
         clean = [{"role": m["role"], "content": neutral(m["content"], self.specials)} for m in messages]
-        answer = _Answer(emit, cancelled)
-        body = {"messages": clean, "max_tokens": job.options["max_tokens"], **_drawing(job.options)}
+        answer = _Answer(emit if job.aim == "reply" else _nothing, cancelled)
+        body = {"messages": clean, "max_tokens": _new(job), **_drawing(job.options)}
         if job.reasons == "wanted":
             body |= {"logprobs": True, "top_logprobs": 1}
         answer.end(self._server.handle_chat_completions(body, answer.chunk))
@@ -130,6 +144,11 @@ class LlamaBackend:
         ends, new = fmt.ends(self._tokenizer), int(options["max_tokens"])
         room = min(self.context, manner.max_length)
         sample = sample_of(fmt, conversation, self._tokenizer, max_length=room, new_tokens=new, key=job.key)
+        if job.aim == "ahead":
+            answer = _Answer(_nothing, cancelled)
+            body = {"prompt": list(sample.prompt), "n_predict": _new(job), **_drawing(options)}
+            answer.end(self._server.handle_completions(body, answer.chunk))
+            return answer.written()
         chosen = self._choose(manner, conversation, sample, options)
         parts: list[str] = [] if chosen is None else [chosen.marker]
         shown = ReplyStream(fmt, self._tokenizer, emit)
@@ -142,7 +161,7 @@ class LlamaBackend:
         banned = [*unwritable(fmt, self._tokenizer), *(() if chosen is None else chosen.marks)]
         body = {
             "prompt": [*sample.prompt, *(() if chosen is None else (chosen.token,))],
-            "n_predict": new,
+            "n_predict": _new(job),
             **_drawing(options),
             "stop": [*ends, *options["stop"]],
             # Markers of a format are special tokens, which are left out of the text otherwise.
@@ -169,13 +188,14 @@ class LlamaBackend:
         body = {
             "prompt": list(sample.prompt),
             "n_predict": 1,
+            "id_slot": options["seat"],
             "logit_bias": [[mark, ABOVE_ALL] for mark in marks],
             # What llama.cpp reports after these are the probabilities among the marks, at temperature 1.
             "samplers": ["top_k", "temperature"], "top_k": len(marks), "temperature": 1.0, "top_p": 1.0,
             "logprobs": len(marks), "post_sampling_probs": True, "cache_prompt": True, "seed": 0,
             "stream": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
-        answer = _Answer(lambda text: None, lambda: False)
+        answer = _Answer(_nothing, lambda: False)
         answer.end(self._server.handle_completions(body, answer.chunk))
         found = [answer.among.get(mark, 0.0) for mark in marks]
         if not any(found):
@@ -192,13 +212,15 @@ class LlamaBackend:
     def _parameters(self, library: Any, path: Path, options: Mapping[str, Any]) -> Any:
         p = library.CommonParams()
         p.model.path = str(path)
-        p.n_parallel = self.streams
-        p.n_ctx = self.streams * self.context
-        p.kv_unified = False  # each stream attends over its own cells only
+        p.n_parallel = self.seats
+        p.n_ctx = self.seats * self.context
+        p.kv_unified = False  # each seat attends over its own cells only
         p.n_batch = p.n_ubatch = 512
+        if self.context <= PLAIN_ATTENTION:
+            p.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         p.cpuparams.n_threads = p.cpuparams_batch.n_threads = int(options.get("threads") or cores())
         p.cache_prompt = True
-        p.cache_ram_mib = int(options.get("cache_mib", 0))
+        p.cache_ram_mib = 0  # no store of prompts that conversations share: each has its seat
         p.fit_params = False
         # Its log can hold prompts, and it listens on a port of this machine: say nothing, answer nobody.
         p.verbosity = -1
@@ -299,6 +321,15 @@ class _Answer:
             self.finish = choice.get("finish_reason") or self.finish
 
 
+def _new(job: Job) -> int:
+    """Tokens to write. Told 0, llama.cpp reads the prompt, and draws one token that nobody gets."""
+    return 0 if job.aim == "ahead" else int(job.options["max_tokens"])
+
+
+def _nothing(text: str) -> None:
+    """Takes words that nobody waits for."""
+
+
 def _drawing(options: Mapping[str, Any]) -> dict[str, Any]:
     greedy = options["temperature"] == 0
     return {
@@ -310,9 +341,19 @@ def _drawing(options: Mapping[str, Any]) -> dict[str, Any]:
         "seed": -1 if options["seed"] is None else options["seed"],
         "stop": list(options["stop"]),
         "cache_prompt": True,
+        "id_slot": options["seat"],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+def _opening(job: Job) -> str:
+    """A key for a conversation that has none: its messages up to the first of a person."""
+    first = next((at for at, m in enumerate(job.messages) if m["role"] == "user"), None)
+    if first is None:
+        return ""
+    said = json.dumps([dict(m) for m in job.messages[: first + 1]], sort_keys=True)
+    return f"opening {hashlib.sha256(said.encode()).hexdigest()}"
 
 
 def _tokenizer_of(run: Path) -> Any:

@@ -49,6 +49,8 @@ class TransformersBackend:
 
     def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
         """See `Backend`."""
+        if job.aim == "ahead":
+            return Written(finish="stop")  # it keeps no prompts
         if job.conversation is not None:
             manner, conversation = self.manner, Conversation.from_dict(job.conversation)
             conversation = manner.planners.plan([conversation])[0]

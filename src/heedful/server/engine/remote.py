@@ -50,6 +50,8 @@ class RemoteBackend:
 
     def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
         """See `Backend`."""
+        if job.aim == "ahead":
+            return Written(finish="stop")  # how its prompts are kept is that server's affair
         body = {"model": self.name, "messages": _messages(job), "stream": True, **job.options}
         body |= {"stream_options": {"include_usage": True}}
         if body["seed"] is None:

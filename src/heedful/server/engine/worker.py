@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ BACKENDS: Final = Registry(
     },
 )
 """Name -> class with `__init__(options)` and `write`. From outside: `module:class`."""
+GATHERED: Final = 0.05
+"""Seconds of words that go in one frame. A fast model has five tokens in them, and each frame costs both processes work
+that the model's threads then wait for; nobody reads faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class Job:
     options: Mapping[str, Any] = field(repr=False)
     key: str = ""
     reasons: str = "unwanted"
+    aim: str = "reply"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +77,45 @@ class Backend(Protocol):
     def write(self, job: Job, emit: Callable[[str], None], cancelled: Callable[[], bool]) -> Written:
         """Write a reply: give its pieces to `emit` and stop soon after `cancelled()` turns true.
 
+        A job with the aim `ahead` has its prompt read into memory and emits nothing; a back end that keeps no prompts
+        returns at once.
+
         Raises:
             EngineError: `refused`, where this job can never work.
         """
+
+
+class Gathered:
+    """Pieces of one reply on their way: the first goes at once, those of the next `seconds` go together.
+
+    No clock of its own: what is held goes with the first piece after that time, or at the end.
+
+    Args:
+        send: takes some words.
+        clock: seconds, of any beginning.
+    """
+
+    def __init__(
+        self, send: Callable[[str], None], *, seconds: float = GATHERED, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._send, self._seconds, self._clock = send, seconds, clock
+        self._held: list[str] = []
+        self._due = float("-inf")
+
+    def add(self, text: str) -> None:
+        """Some more words."""
+        if not text:
+            return
+        self._held.append(text)
+        if self._clock() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if self._held:
+            self._send("".join(self._held))
+            self._held.clear()
+            self._due = self._clock() + self._seconds
 
 
 class Worker:
@@ -120,21 +161,24 @@ class Worker:
             options=frame["options"],
             key=frame["key"],
             reasons=frame.get("reasons", "unwanted"),
+            aim=frame.get("aim", "reply"),
         )
         stopped = self._stopped[id]
 
-        def emit(text: str) -> None:
-            if text and not stopped.is_set():
+        def send(text: str) -> None:
+            if not stopped.is_set():
                 self.channel.send({"op": "piece", "id": id, "text": text})
 
+        pieces = Gathered(send)
         try:
-            done = backend.write(job, emit, stopped.is_set)
+            done = backend.write(job, pieces.add, stopped.is_set)
             answer: dict[str, Any] = {"op": "done", "id": id, "finish": done.finish, "plan": dict(done.plan)}
             answer["why"] = dict(done.why)
             answer |= {n: getattr(done, n) for n in ("prompt_tokens", "cached_tokens", "completion_tokens")}
         except Exception as err:
             code = err.code if isinstance(err, EngineError) else "refused" if isinstance(err, UserError) else "failed"
             answer = {"op": "error", "id": id, "code": code, "why": _sentence(err)}
+        pieces.flush()
         del self._stopped[id]
         self.channel.send(answer)
 

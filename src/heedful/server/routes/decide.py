@@ -20,6 +20,8 @@ from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/inbox/{thread}", include_in_schema=False)
 Text = Annotated[str, Form()]
+SENDING = ("edit", "write")
+"""Forms that send words to the help-seeker."""
 Short = Annotated[str, Form(max_length=200)]
 
 
@@ -167,6 +169,8 @@ def done(
         status = 409 if isinstance(err, TransitionError) else 400
         gate = isinstance(err, TransitionError) and "send them all the same" in str(err)
         return page_of(thread, caller, desk, status=status, wrong=str(err), gate=gate, form=form, text=text)
+    if form in SENDING:
+        desk.sent(thread)
     return RedirectResponse(f"/inbox/{thread}", status_code=303)
 
 
