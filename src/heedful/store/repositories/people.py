@@ -186,7 +186,7 @@ def _vouches(user: User, *, for_: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """An account as the gate needs it; `active`: neither disabled nor erased; `confirmed`: a colleague vouched for it."""
+    """An account as the gate needs it; `active`: not disabled or erased; `confirmed`: a colleague vouched for it."""
 
     id: str
     role: str
