@@ -218,7 +218,6 @@ PAGES = {
         "/me",
         "/me/delete",
         "/consents",
-        "/consents/care",
         "/consents/recording",
         "/consents/training",
         "/report",
@@ -484,4 +483,4 @@ def test_the_supervisor_sees_load_clocks_and_decisions(clinic: Clinic, clock: Cl
 
 
 def test_the_admins_page_says_what_an_admin_could_do(clinic: Clinic) -> None:
-    assert "could read with it" in clinic.client("admin").get("/admin").text
+    assert "reads nothing until a clinician or supervisor confirms it" in clinic.client("admin").get("/admin").text
