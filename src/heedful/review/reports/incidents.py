@@ -49,6 +49,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "report.added": Kind(name="problem-reported", did="kind"),
     "report.closed": Kind(name="problem-closed"),
     "report.danger": Kind(name="danger-in-a-report", did="tier"),
+    "api.crisis": Kind(name="danger-in-the-api", did="rung"),
 }
 """Action of the audit chain -> what it is in a report."""
 
