@@ -40,6 +40,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "checkin.struck": Kind(name="check-in"),
     "gate.overruled": Kind(name="gate-overruled"),
     "draft.blocked": Kind(name="draft-blocked"),
+    "note.blocked": Kind(name="note-blocked"),
     "thread.risk_held": Kind(name="state"),
     "thread.human_owned": Kind(name="state"),
     "thread.ai_assisted": Kind(name="state"),
