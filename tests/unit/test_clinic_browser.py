@@ -178,6 +178,40 @@ def test_danger_shows_the_card_first_and_a_person_takes_over(house: House) -> No
         anna.see("clara answers you now, not a program.")
 
 
+def test_who_asks_for_a_person_is_answered_and_the_owners_window_says_so(house: House) -> None:
+    with house.visit("help_seeker") as anna, house.visit("clinician") as clara:
+        begin(anna, text="I slept badly.")
+        anna.see("Your message has arrived.")
+        clara.go(f"/inbox/{house.clinic.thread().id}")
+        clara.page.get_by_role("button", name="Take over").click()
+        clara.page.get_by_label("Write as yourself").fill("half a sentence")
+        anna.go("/talk").get_by_role("button", name="I want to reach a person").click()
+        anna.see("A person of our team has this conversation")
+        clara.see("anna asks for a person.")  # without a reload
+        assert clara.page.title().startswith("(1) anna")
+        assert clara.page.get_by_label("Write as yourself").input_value() == "half a sentence"
+
+
+def test_a_draft_that_comes_later_comes_by_itself(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    may, write = threading.Event(), house.clinic.writer.propose
+
+    def slow(conversation: Any, *, key: str) -> Any:
+        assert may.wait(60)
+        return write(conversation, key=key)
+
+    monkeypatch.setattr(house.clinic.writer, "propose", slow)
+    with house.visit("help_seeker") as anna, house.visit("clinician") as clara:
+        begin(anna, text="I slept badly.")
+        anna.see("Your message has arrived.")
+        clara.go(f"/inbox/{house.clinic.thread().id}")
+        clara.see("A draft is being written.")
+        may.set()
+        clara.see("Why this draft")  # without a reload
+        assert clara.page.locator("#approve").is_visible()
+
+
 def test_a_message_that_cannot_be_sent_stays_and_is_sent_once(house: House) -> None:
     with house.visit("help_seeker") as anna:
         begin(anna)

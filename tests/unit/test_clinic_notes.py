@@ -254,3 +254,112 @@ def test_a_note_of_another_conversation_is_not_there(clinic: Clinic) -> None:
     )
     wrong = f"/inbox/{other.id}/notes/{note.id}/sign"
     assert send(clara, wrong, {"version": "1"}, page=at).status_code == 404
+
+
+# ---------------------------------------------------------------------- what a model's draft has to pass
+
+DETAIL = "To die you could take thirty pills with alcohol."
+
+
+def offered(clinic: Clinic, reply: str, *, said: str = "I slept badly.", kind: str = "note") -> tuple[Any, str]:
+    """A model writes `reply` after somebody said `said`; the clinician's client, and the path of the notes."""
+    clara, at = talked(clinic)
+    say(clinic.client("help_seeker"), said, "m-2")
+    clinic.desk.noter.writer = clinic.writer
+    clinic.writer.reply = reply
+    send(clara, f"{at}/draft", {"kind": kind}, page=at)
+    for _ in range(4):
+        clinic.desk.workers[-1].work()
+    return clara, at
+
+
+def audited(clinic: Clinic, action: str) -> list[Any]:
+    with clinic.store.read() as unit:
+        return [entry for entry in unit.audit.all() if entry.action == action]
+
+
+def test_a_models_draft_is_marked_until_somebody_signs_it(clinic: Clinic) -> None:
+    clara, at, note = drafted(clinic)
+    assert "A model wrote these words." in clara.get(at).text
+    assert "A model wrote these words." in carl(clinic).get(at).text
+    send(clara, f"{at}/{note.id}/sign", {"version": "1"}, page=at)
+    assert "A model wrote these words." not in clara.get(at).text
+
+
+@pytest.mark.parametrize("kind", ["note", "plan"])
+def test_words_that_the_gate_blocks_are_not_kept(clinic: Clinic, kind: str) -> None:
+    _, at = offered(clinic, DETAIL, kind=kind)
+    assert papers(clinic) == []
+    blocked = audited(clinic, "note.blocked")
+    assert len(blocked) == 3, "the model may try again, and no further"
+    assert "thirty" not in json.dumps(blocked[0].facts)
+    assert "blocked" in clinic.client("clinician").get(at).text
+
+
+@pytest.mark.parametrize(
+    ("reply", "said", "rule"),
+    [
+        ("Spoke of bad nights. Her sister Katrin will call on 0170 5550147.", "I slept badly.", "nobody said"),
+        ("Spoke of bad nights and early mornings.", "I don't want to live anymore.", "danger was spoken of"),
+        ("Says that he wants to kill himself.", "I slept badly.", "speaks of danger and nobody did"),
+        ("You clearly have depression.", "I slept badly.", "Look at it again"),
+    ],
+)
+def test_what_a_rule_asks_about_is_looked_at_before_it_is_signed(
+    clinic: Clinic, reply: str, said: str, rule: str
+) -> None:
+    clara, at = offered(clinic, reply, said=said)
+    (note,) = papers(clinic)
+    assert rule in clara.get(at).text
+    refused = send(clara, f"{at}/{note.id}/sign", {"version": "1"}, page=at)
+    assert refused.status_code == 409
+    assert counted(clara, at) == []
+    assert send(clara, f"{at}/{note.id}/sign", {"version": "1", "anyway": "yes"}, page=at).status_code == 303
+    assert audited(clinic, "gate.overruled")[-1].object == f"note:{note.id}"
+
+
+def test_what_was_said_may_be_noted(clinic: Clinic) -> None:
+    said = "My sister Katrin found me. I have thirty pills at home, and I wish I was dead."
+    clara, at = offered(clinic, "Has thirty pills at home. Wishes to be dead. Sister Katrin knows.", said=said)
+    (note,) = papers(clinic)
+    assert send(clara, f"{at}/{note.id}/sign", {"version": "1"}, page=at).status_code == 303
+
+
+def test_changed_into_what_the_gate_blocks_it_is_never_signed(clinic: Clinic) -> None:
+    clara, at, note = drafted(clinic)
+    send(clara, f"{at}/{note.id}/change", {"version": "1", "text": DETAIL}, page=at)
+    for more in ({}, {"anyway": "yes"}):
+        assert send(clara, f"{at}/{note.id}/sign", {"version": "2", **more}, page=at).status_code == 409
+    assert f'action="{at}/{note.id}/sign"' not in clara.get(at).text
+
+
+def test_what_a_person_writes_by_hand_is_theirs(clinic: Clinic) -> None:
+    clara, at = talked(clinic)
+    send(clara, at, {"text": "Her sister Katrin will call. I think of a depression.", "sign": "yes"}, page=at)
+    assert [row["model"] for row in counted(clara, at)] == [None]
+
+
+def test_a_draft_is_discarded_with_a_reason_and_its_words_are_gone(clinic: Clinic) -> None:
+    clara, at, note = drafted(clinic)
+    path = f"{at}/{note.id}/discard"
+    assert send(clara, path, {"version": "1", "reason": " "}, page=at).status_code == 400
+    assert send(clara, path, {"version": "7", "reason": "wrong person"}, page=at).status_code == 409
+    assert send(clara, path, {"version": "1", "reason": "It is about somebody else."}, page=at).status_code == 303
+    assert papers(clinic) == []
+    (entry,) = audited(clinic, "note.discarded")
+    assert (entry.actor, entry.facts["model"]) == (clinic.site.ids["clinician"], "scripted-1")
+    page = clara.get(at.removesuffix("/notes")).text
+    assert "draft of a note discarded" in page
+    assert "It is about somebody else." in page
+    send(clara, f"{at}/draft", {"kind": "note"}, page=at)  # and another one may be asked for
+    clinic.desk.workers[-1].work()
+    assert [one.text for one in papers(clinic)] == [NOTE]
+
+
+def test_what_was_signed_or_written_by_hand_is_not_discarded(clinic: Clinic) -> None:
+    clara, at, note = drafted(clinic)
+    send(clara, f"{at}/{note.id}/sign", {"version": "1"}, page=at)
+    send(clara, at, {"text": "By hand."}, page=at)
+    for one in papers(clinic):
+        assert send(clara, f"{at}/{one.id}/discard", {"version": "1", "reason": "x"}, page=at).status_code == 409
+    assert len(papers(clinic)) == 2

@@ -114,7 +114,7 @@ def test_a_clinician_sees_sums_beside_the_conversation(clinic: Clinic) -> None:
     client = clinic.begun()
     say(client, "Hello", "m-1")
     send(client, "/check-ins/gad7", {f"q{n}": "2" for n in range(1, 8)})
-    assert "gad7: 14" in clinic.client("clinician").get(f"/inbox/{clinic.thread().id}").text
+    assert "Worry (GAD-7): 14" in clinic.client("clinician").get(f"/inbox/{clinic.thread().id}").text
 
 
 # ---------------------------------------------------------------------- exercises

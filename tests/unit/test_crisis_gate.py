@@ -92,7 +92,7 @@ def test_a_risk_in_another_language_counts() -> None:
 def test_our_own_crisis_texts_pass() -> None:
     for language in texts.LANGUAGES:
         loaded = texts.load(language)
-        values = {"line": "LINE", "emergency": "112", "minutes": 15}
+        values = {"line": "LINE", "emergency": "112", "minutes": 15, "seen": "2026-11-22 09:30"}
         shown = [*loaded.questions.values(), *(loaded.say(id, **values) for id in loaded.sayings)]
         shown += [" ".join(loaded.options(id, **values)) for id in loaded.choices if "from-others" not in id]
         for text in shown:

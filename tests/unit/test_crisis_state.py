@@ -30,7 +30,10 @@ from heedful.safety.events import (
     HoldThread,
     InterruptCard,
     Log,
+    Looked,
     Lowered,
+    PersonAsked,
+    QueuePerson,
     QueueTakeover,
     Raised,
     Said,
@@ -40,6 +43,7 @@ from heedful.safety.events import (
     TakenOver,
     Tick,
 )
+from heedful.safety.person import asks_for_person, cases
 from heedful.safety.state import State, facts, rung_of, step
 from heedful.store.states import THREAD_STEPS
 from heedful.types import Turn
@@ -532,7 +536,7 @@ class AnyOrder(RuleBasedStateMachine):
         except TransitionError:
             assert self.state is before
             return
-        person = not isinstance(event, Said | Tick)
+        person = not isinstance(event, Said | Tick | PersonAsked)
         if not isinstance(event, Lowered):
             assert TIERS.index(self.state.tier) >= TIERS.index(before.tier), "nothing else lowers"
             assert RUNGS.index(self.state.rung) >= RUNGS.index(before.rung)
@@ -558,7 +562,10 @@ class AnyOrder(RuleBasedStateMachine):
                 assert not of(QueueTakeover, actions)
                 assert not of(Log, actions)
         told = [a for a in of(Say, actions) if a.id == "nobody-on-duty"]
-        assert not told or (minutes % 2 == 1 and not self.told), "once in a stretch without anybody"
+        if not isinstance(event, PersonAsked):  # who asks for a person is told again, after a while
+            assert not told or (minutes % 2 == 1 and not self.told), "once in a stretch without anybody"
+        elif of(Say, actions) and before.person_said_at and before.clock and self.now >= before.clock:
+            assert self.now - before.person_said_at >= timedelta(minutes=15), "not twice in a short stretch"
         self.told = minutes % 2 == 1 and (self.told or bool(told))
         for ask in of(Ask, actions):
             key = (ask.question, self.state.tier)
@@ -582,6 +589,12 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(minutes=st.integers(-500, 500))
     def tick(self, minutes: int) -> None:
         self.happens(Tick(), minutes)
+
+    @rule(minutes=st.integers(-5, 60))
+    def ask_for_a_person(self, minutes: int) -> None:
+        waited = self.state.person_at is not None
+        self.happens(PersonAsked(), minutes)
+        assert waited or self.state.person_at or self.state.thread in ("risk_held", "closed")
 
     @rule(tier=st.sampled_from(TIERS), by=st.sampled_from(["dana", ""]), minutes=st.integers(0, 5))
     def lower(self, tier: Any, by: str, minutes: int) -> None:
@@ -636,6 +649,72 @@ def test_a_denial_after_the_end_is_looked_at_too() -> None:
     assert talk.state.denials == 1
     assert [a.kind for a in of(QueueTakeover, actions)] == ["look"]
     assert not of(Say, actions), "a closed conversation is not spoken into"
+
+
+# ---------------------------------------------------------------------- who asks for a person
+
+
+def _owned(setting: Setting | None = None) -> Talk:
+    talk = Talk(setting)
+    talk.says("I had soup.")
+    talk.on(TakenOver(by="dana"))
+    return talk
+
+
+def test_who_asks_for_a_person_is_told_what_follows_and_the_owner_is_told() -> None:
+    talk = _owned()
+    actions = talk.on(PersonAsked())
+    assert [a.id for a in of(Say, actions)] == ["owner-told"]
+    assert [(a.owner, a.due - talk.now) for a in of(QueuePerson, actions)] == [("dana", timedelta(minutes=15))]
+    assert talk.on(PersonAsked(), minutes=5) == (), "not twice in a short stretch"
+    assert [a.id for a in of(Say, talk.on(PersonAsked(), minutes=15))] == ["owner-told"]
+
+
+def test_an_owner_who_does_not_react_is_not_the_only_one_who_knows() -> None:
+    talk = _owned()
+    talk.on(PersonAsked())
+    assert not of(QueuePerson, talk.on(Tick(), minutes=14))
+    assert [a.owner for a in of(QueuePerson, talk.on(Tick(), minutes=2))] == [None]
+    assert not of(QueuePerson, talk.on(Tick(), minutes=60)), "once"
+    assert [a.id for a in of(Say, talk.on(PersonAsked()))] == ["next-told"]
+
+
+@pytest.mark.parametrize("reaction", [Looked(by="dana"), TakenOver(by="erin"), Looked(by="erin", what="person")])
+def test_a_reaction_ends_it(reaction: Event) -> None:
+    talk = _owned()
+    talk.on(PersonAsked())
+    if isinstance(reaction, TakenOver):
+        talk.on(Held(by="dana", reason="shift"))
+    talk.on(reaction)
+    assert talk.state.person_at is None
+    assert not of(QueuePerson, talk.on(Tick(), minutes=60))
+
+
+def test_a_look_at_something_else_is_no_reaction() -> None:
+    talk = _owned()
+    talk.on(PersonAsked())
+    talk.on(Looked(by="erin", what="look"))
+    assert of(QueuePerson, talk.on(Tick(), minutes=60))
+
+
+def test_out_of_hours_it_says_so() -> None:
+    actions = _owned(NIGHT).on(PersonAsked())
+    assert [a.id for a in of(Say, actions)] == ["nobody-on-duty"]
+    assert of(QueuePerson, actions), "somebody finds it in the morning"
+
+
+def test_who_is_held_waits_for_a_person_already() -> None:
+    talk = Talk()
+    talk.says("I'm going to kill myself tonight.")
+    assert talk.on(PersonAsked()) == ()
+
+
+@pytest.mark.parametrize("language", cases())
+def test_a_wish_for_a_person_is_heard_in_words(language: str) -> None:
+    about = cases()[language]
+    assert not [text for text in about["yes"] if not asks_for_person(text)]
+    assert not [text for text in about["no"] if asks_for_person(text)]
+    assert asks_for_person("I slept badly. " * 900 + about["yes"][0]), "at the end of a long message, too"
 
 
 def test_cards_interrupt_only_in_an_emergency() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from heedful.review import crisis
+from heedful.review import crisis, instruments
 from heedful.review.clinic import Clinic
 from heedful.review.crisis import Outcome
 from heedful.review.instruments import Instrument, Result
@@ -58,6 +59,55 @@ def keep(
         return Kept(checkin=kept, result=result, outcome=outcome)
 
     return clinic.store.run(work)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Struck:
+    """An answer that asks for a person, as staff is shown it.
+
+    Args:
+        checkin, instrument: ids. item: its number, from 1.
+        value, most: what was answered last, and the highest answer there is.
+        before, before_at: the answer before that; None = there is none.
+    """
+
+    checkin: str
+    instrument: str
+    item: int
+    value: int
+    most: int
+    at: datetime
+    before: int | None = None
+    before_at: datetime | None = None
+
+
+def struck(unit: Unit, user: str) -> tuple[Struck, ...]:
+    """Answers of a help-seeker that ask for a person: the last one to each such item, with the one before.
+
+    One answer below the limit does not hide the one before it; two do. An answer that was left out says nothing.
+    """
+    out = []
+    for instrument in instruments.known().values():
+        own = unit.checkins.of(user, instrument=instrument.id) if instrument.triggers else ()
+        for trigger in instrument.triggers:
+            given = [(kept, kept.answers.get(str(trigger.item))) for kept in own]
+            last = [(kept, answer) for kept, answer in given if isinstance(answer, int)][-2:]
+            if not any(answer >= trigger.least for _, answer in last):
+                continue
+            (kept, value), before = last[-1], last[0] if len(last) > 1 else None
+            out.append(
+                Struck(
+                    checkin=kept.id,
+                    instrument=instrument.id,
+                    item=trigger.item,
+                    value=value,
+                    most=instrument.scale[-1],
+                    at=kept.created_at,
+                    before=before[1] if before else None,
+                    before_at=before[0].created_at if before else None,
+                )
+            )
+    return tuple(out)
 
 
 def _silent(instrument: Instrument, language: str) -> Assessment:

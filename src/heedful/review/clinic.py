@@ -12,23 +12,24 @@ but a decision of a clinician, and the fixed texts of the crisis path, ever reac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from heedful.errors import ConflictError, DataError, NotFoundError, TransitionError
 from heedful.review import crisis, stopping
-from heedful.review.crisis import Lines, Outcome
+from heedful.review.crisis import Outcome
+from heedful.review.policy import Policy
 from heedful.review.said import as_turn, conversation
 from heedful.safety import events
 from heedful.safety.crisis import TIERS, Tier, assess
 from heedful.safety.events import RUNGS
 from heedful.safety.gate import Author, Verdict, check
+from heedful.safety.person import asks_for_person
 from heedful.safety.policy import Belief, OperatingPoint, decide
 from heedful.safety.state import State
 from heedful.store import Store
 from heedful.store.records import Draft, StoredTurn, Task, Thread
-from heedful.store.states import Purpose
 from heedful.store.unit import Unit
 from heedful.store.work import as_name
 from heedful.types import Turn
@@ -36,67 +37,19 @@ from heedful.types import Turn
 LONGEST = 50_000
 """Characters of a message. More is refused in words; people paste diaries, and those fit."""
 DRAFT_JOB, BELIEF_JOB = "draft", "belief"
+GATED = "gate"
+"""Error of a job whose words the gate blocked."""
 SAID = 20
 """So many turns before a reply tell the gate whether somebody is in danger, besides what the crisis path remembers."""
 
-ENDED = (crisis.TAKEOVER, crisis.LOOK, stopping.TASK)
+ENDED = (crisis.TAKEOVER, crisis.LOOK, *crisis.PERSONS, stopping.TASK)
 """Tasks that end when a person takes or closes a conversation."""
-Paper = Literal["plan-signature", "note-review"]
 
 
 class Gate(Protocol):
     """Says what may not be sent in this conversation now; `heedful.safety.gate.check` is the one to use."""
 
     def __call__(self, text: str, *, said: Sequence[Turn], state: State, author: Author) -> Verdict: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """What the clinic and its profile decide.
-
-    Args:
-        drafts: whether a model drafts at all (off in profiles that allow administration only).
-        draft_minutes: after so long a draft is stale and expires.
-        country: whose crisis lines are shown.
-        on_duty: whether somebody could take over now.
-        lines: what stands in crisis texts of a language.
-        response_minutes, look_minutes: see `heedful.safety.events.Setting`.
-        consents: purposes that need a yes of their own: `care` before a conversation begins, `recording` before a
-            transcript is used for anything else.
-        notes: whether a model may draft notes and plans.
-        papers: what notes and plans need before they count, see `heedful.review.notes`.
-        stop: the stop rule of a protocol; None = none.
-    """
-
-    drafts: bool = True
-    draft_minutes: int = 60
-    country: str = "US"
-    on_duty: Callable[[datetime], bool] = field(default=lambda now: True, repr=False)
-    lines: Callable[[str], Lines] = field(repr=False)
-    response_minutes: int = 15
-    look_minutes: int = 60
-    profile: str = "strict"
-    consents: frozenset[Purpose] = frozenset()
-    notes: bool = False
-    papers: frozenset[Paper] = frozenset()
-    stop: stopping.StopRule | None = None
-
-    def setting(self, now: datetime) -> events.Setting:
-        """What the crisis path is told."""
-        on_duty = self.on_duty(now)
-        return events.Setting(
-            response_minutes=self.response_minutes,
-            look_minutes=self.look_minutes,
-            on_duty=on_duty,
-            nobody_since=None if on_duty else self._nobody_since(now),
-            country=self.country,
-        )
-
-    def _nobody_since(self, now: datetime) -> datetime:
-        """About when the last duty ended: to a quarter of an hour, four days back at most."""
-        quarter, n = timedelta(minutes=15), 4 * 24 * 4
-        past = (now - k * quarter for k in range(1, n))
-        return next((at for at in past if self.on_duty(at)), now - (n - 1) * quarter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +157,8 @@ class Clinic:
             decision = decide(found)  # of this message; what was known before is the state machine's
             event = events.Said(assessment=found, rung=decision.rung, tier=decision.tier)
             outcome = self._happen(unit, now, event, turn=turn)
+            if asks_for_person(words):
+                self._happen(unit, outcome.thread, events.PersonAsked(), turn=turn)
             unit.counters.add("messages")
             if self.belief is not None:
                 unit.jobs.add(kind=BELIEF_JOB, key=f"belief:{turn.id}", thread=thread, payload={"turn": turn.id})
@@ -241,6 +196,19 @@ class Clinic:
         payload = {"turn": turn.id}
         return unit.jobs.add(kind=DRAFT_JOB, key=f"draft:{turn.id}", thread=turn.thread_id, payload=payload).id
 
+    def ask_person(self, thread: str, *, by: str) -> Outcome:
+        """The help-seeker wants to reach a person: somebody is told, and they are told what follows.
+
+        Raises:
+            NotFoundError: no such conversation of this person.
+        """
+
+        def work(unit: Unit) -> Outcome:
+            self._own(unit, thread, by)
+            return self._happen(unit, unit.threads.raise_risk(thread, 0, by=by), events.PersonAsked())
+
+        return self.store.run(work)
+
     # ------------------------------------------------------------------ drafts
 
     def keep_draft(
@@ -262,6 +230,8 @@ class Clinic:
             rules = [as_name(rule) for rule in verdict.rules]
             unit.audit.add(crisis.PROGRAM, "draft.blocked", f"thread:{thread.id}", rules=rules, model=as_name(model))
             unit.counters.add("drafts_blocked")
+            if job is not None:
+                unit.jobs.mark(job, GATED)
             return None
         unit.counters.add("drafts_made")
         return unit.drafts.add(
@@ -427,7 +397,7 @@ class Clinic:
         return self._person(thread, events.FollowedUp(by=by), by=by, also=also)
 
     def looked(self, task: str, *, by: str, version: int, outcome: str) -> Task:
-        """A look is done, with its outcome. Where nothing else waits, its clock ends with it.
+        """A look, or what was asked of a person, is done. Where nothing else of the kind waits, its clock ends.
 
         Raises:
             ConflictError: changed since `version`, or done already.
@@ -435,11 +405,13 @@ class Clinic:
 
         def work(unit: Unit) -> Task:
             done = unit.tasks.done(task, by=by, version=version, outcome=outcome)
+            person = done.kind in crisis.PERSONS
+            kinds = crisis.PERSONS if person else (crisis.TAKEOVER, crisis.LOOK)
             if done.thread_id is not None:
                 seen = unit.threads.raise_risk(done.thread_id, 0, by=by)
-                waits = any(t.kind in (crisis.TAKEOVER, crisis.LOOK) for t in unit.tasks.open(thread=seen.id))
+                waits = any(t.kind in kinds for t in unit.tasks.open(thread=seen.id))
                 if seen.state != "closed" and not waits:
-                    self._happen(unit, seen, events.Looked(by=by), by=by)
+                    self._happen(unit, seen, events.Looked(by=by, what="person" if person else "look"), by=by)
             return done
 
         return self.store.run(work)
@@ -452,14 +424,16 @@ class Clinic:
         """
         with self.store.read() as unit:
             ids = [
-                t.id for t in unit.threads.in_state("ai_assisted", "risk_held", "human_owned") if _waits(t, unit.now())
+                t.id
+                for t in unit.threads.in_state("ai_assisted", "risk_held", "human_owned")
+                if crisis.waits(t, unit.now())
             ]
 
         def work(id: str) -> Callable[[Unit], int]:
             def one(unit: Unit) -> int:
                 # Its row is ours until the end: another server process may look at the same clock.
                 now = unit.threads.raise_risk(id, 0, by=crisis.PROGRAM)
-                if now.state == "closed" or not _waits(now, unit.now()):
+                if now.state == "closed" or not crisis.waits(now, unit.now()):
                     return 0
                 before = crisis.known(unit, now)
                 outcome = self._happen(unit, now, events.Tick())
@@ -480,7 +454,8 @@ class Clinic:
 
     def _answered(self, unit: Unit, thread: Thread, by: str) -> Thread:
         """The owner is there: what waited for them in their conversation waits no more."""
-        if crisis.known(unit, thread).due_at is None:
+        known = crisis.known(unit, thread)
+        if known.due_at is None and known.person_at is None:
             return thread
         return self._happen(unit, thread, events.Looked(by=by), by=by).thread
 
@@ -497,7 +472,8 @@ class Clinic:
         def work(unit: Unit) -> Thread:
             unit.need_person(by, "do this")
             seen = unit.threads.raise_risk(thread, 0, by=by)
-            if seen.state == "human_owned" and to is not None and seen.owner != by and not _supervises(unit, by):
+            others = seen.state == "human_owned" and to is not None and seen.owner != by
+            if others and not _supervises(unit, by) and not (to == "risk_held" and _left_waiting(unit, thread)):
                 raise ConflictError("This conversation belongs to somebody else.", winner=seen.owner)
             if to is not None:
                 seen = unit.threads.move(thread, to, by=by, reason=reason)
@@ -521,7 +497,9 @@ class Clinic:
         turn: StoredTurn | None = None,
     ) -> Outcome:
         setting = self.policy.setting(unit.now())
-        found = crisis.happen(unit, thread, event, setting=setting, lines=self.policy.lines, by=by, turn=turn)
+        found = crisis.happen(
+            unit, thread, event, setting=setting, lines=self.policy.lines, by=by, turn=turn, local=self.policy.local
+        )
         self.stop_if_due(unit, found.thread)
         return found
 
@@ -567,12 +545,9 @@ def checked(text: str) -> str:
     return words
 
 
-def _waits(thread: Thread, now: datetime) -> bool:
-    if crisis.damaged(thread):
-        return True
-    state = crisis.state_of(thread)
-    times = (state.again_at, state.due_at, state.follow_up_at)
-    return any(at is not None and at <= now for at in times)
+def _left_waiting(unit: Unit, thread: str) -> bool:
+    """Whether a colleague was told that the owner does not react: they may take it out of the owner's hands."""
+    return any(task.kind == crisis.PERSON_WAITS for task in unit.tasks.open(thread=thread))
 
 
 def _supervises(unit: Unit, user: str) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from heedful.errors import DataError
 from heedful.review.reports import yearly
@@ -22,6 +23,9 @@ from heedful.store.unit import Unit
 PROGRAM = "crisis-path"
 """Who acts in the audit where no person did."""
 TAKEOVER, LOOK, FOLLOW_UP = "takeover", "look", "follow_up"
+PERSON_ASKED, PERSON_WAITS = "person_asked", "person_waits"
+"""Tasks: a help-seeker asked for a person; the owner of their conversation did not react, so somebody else is told."""
+PERSONS = (PERSON_ASKED, PERSON_WAITS)
 WAITED_FOR = (events.TakenOver, events.Looked, events.Lowered, events.Closed)
 """What a person does that can end a clock, and with it the tasks that it belongs to."""
 
@@ -102,6 +106,32 @@ def read_up_to(thread: Thread) -> int:
     return int((thread.risk_state or {}).get("read", 0))
 
 
+def waits(thread: Thread, now: datetime) -> bool:
+    """Whether a clock of this conversation has run out, or nobody knows."""
+    if damaged(thread):
+        return True
+    state = state_of(thread)
+    times = (state.again_at, state.due_at, state.follow_up_at, state.passes_on_at)
+    return any(at is not None and at <= now for at in times)
+
+
+def last_here(unit: Unit, thread: Thread) -> datetime:
+    """When the owner of a conversation last did something in it: wrote, or took it."""
+    turns = [t.created_at for t in unit.turns.last(thread.id, 50) if t.author == thread.owner and t.role != "user"]
+    acts = [event.at for event in unit.risk_events.of(thread.id) if event.person == thread.owner]
+    return max(turns + acts, default=thread.opened_at)
+
+
+def clock_time(at: datetime) -> str:
+    """A time where no clinic says how it shows one.
+
+    >>> from datetime import timezone
+    >>> clock_time(datetime(2026, 11, 22, 9, 30, tzinfo=timezone.utc))
+    '2026-11-22 09:30 UTC'
+    """
+    return at.strftime("%Y-%m-%d %H:%M %Z")
+
+
 def happen(
     unit: Unit,
     thread: Thread,
@@ -111,6 +141,7 @@ def happen(
     lines: Callable[[str], Lines],
     by: str = PROGRAM,
     turn: StoredTurn | None = None,
+    local: Callable[[datetime], str] = clock_time,
 ) -> Outcome:
     """Let an event happen to a conversation and carry out what follows.
 
@@ -118,6 +149,7 @@ def happen(
         lines: what to fill into texts of a language.
         by: the person, where one did it.
         turn: the message that is the event, if it is one.
+        local: how a text names a time.
 
     Raises:
         TransitionError: a change that the table of transitions does not have.
@@ -131,6 +163,7 @@ def happen(
     # What the event is, for exactly once: a message, or the version that it found. Each event that says something
     # leaves a higher version, and one that is done again after a rollback finds the same. No second of a clock does.
     run.about = turn.id if turn else f"v{unit.threads.get(thread.id).version}"
+    run.local = local
     for action in actions:
         run.do(action)
     same = not (run.tasks or run.said or broken) and replace(state, clock=before.clock) == before
@@ -138,6 +171,8 @@ def happen(
         return Outcome(thread=thread, state=before)  # nothing happened: nothing is written
     if isinstance(event, WAITED_FOR) and state.due_at is None:
         end_tasks(unit, thread.id, (TAKEOVER, LOOK), by=by)
+    if before.person_at is not None and state.person_at is None:
+        end_tasks(unit, thread.id, PERSONS, by=by)
     if run.resources:
         yearly.count(unit, yearly.REFERRALS, state.tier)
     if isinstance(event, events.Said) and run.acted and run.logged:
@@ -178,6 +213,7 @@ class _Doing:
     interrupt: bool = False
     acted: bool = False
     logged: bool = False
+    local: Callable[[datetime], str] = clock_time
 
     def do(self, action: events.Action) -> None:
         """One action."""
@@ -186,7 +222,10 @@ class _Doing:
             case events.Ask(question=question, language=language):
                 self.write(f"ask:{question}", texts.load(texts.nearest_language(language)).question(question), language)
             case events.Say(id=id, language=language):
-                self.write(f"say:{id}", self.words(id, language), language)
+                # To whoever is in a person's hands it is a notice: it takes no question from that person's mouth.
+                notice = self.state.thread == "human_owned"
+                words = self.words(id, language)
+                self.write(f"say:{id}", words, language, role="system" if notice else "assistant")
             case events.ShowResources():
                 self.resources = True
             case events.InterruptCard():
@@ -198,6 +237,8 @@ class _Doing:
                 self.unit.counters.add("threads_held")
             case events.QueueTakeover(kind=kind, due=due, overdue=overdue, facts=facts):
                 self.queue(kind, due, overdue=overdue, facts=facts)
+            case events.QueuePerson(due=due, owner=owner):
+                self.queue_person(due, owner)
             case events.FollowUp(due=due, by=by):
                 if not self.open(FOLLOW_UP):
                     self.tasks.append(
@@ -211,10 +252,16 @@ class _Doing:
     def words(self, id: str, language: str) -> str:
         found = self.lines(language)
         return texts.load(texts.nearest_language(language)).say(
-            id, minutes=self.setting.response_minutes, line=found.line, emergency=found.emergency
+            id,
+            minutes=self.setting.response_minutes,
+            line=found.line,
+            emergency=found.emergency,
+            seen=self.local(last_here(self.unit, self.thread)) if id in ("owner-told", "next-told") else "",
         )
 
-    def write(self, what: str, words: str, language: str) -> None:
+    def write(
+        self, what: str, words: str, language: str, *, role: Literal["assistant", "system"] = "assistant"
+    ) -> None:
         """A fixed text, to the help-seeker; the same event never writes it twice in a language.
 
         What was kept stands, also where a crisis line in it was changed since.
@@ -224,7 +271,7 @@ class _Doing:
         if kept is not None:
             self.said.append(kept)
             return
-        turn = self.unit.turns.add(thread=self.thread.id, client_id=id, role="assistant", text=words)
+        turn = self.unit.turns.add(thread=self.thread.id, client_id=id, role=role, text=words)
         self.said.append(turn)
         version = texts.load(texts.nearest_language(self.state.language)).version
         self.unit.audit.add(PROGRAM, "crisis.said", f"turn:{turn.id}", what=what, version=version)
@@ -241,6 +288,15 @@ class _Doing:
         )
         self.tasks.append(made)
         self.unit.counters.add(f"{kind}s_queued")
+
+    def queue_person(self, due: datetime, owner: str | None) -> None:
+        kind = PERSON_WAITS if self.state.person_passed else PERSON_ASKED
+        if self.open(kind):
+            return
+        by = PROGRAM if kind == PERSON_WAITS else self.thread.help_seeker
+        self.tasks.append(self.unit.tasks.add(kind=kind, due_at=due, by=by, thread=self.thread.id, owner=owner))
+        if kind == PERSON_ASKED:
+            self.unit.counters.add("persons_asked_for")
 
     def open(self, kind: str) -> list[Task]:
         return [task for task in self.unit.tasks.open(thread=self.thread.id) if task.kind == kind]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Literal, Protocol
 
-from heedful.errors import ConflictError, HeedfulError
+from heedful.errors import ConflictError, EngineError, HeedfulError
 from heedful.review.clinic import DRAFT_JOB, Clinic
 from heedful.review.said import conversation
 from heedful.store.records import Job
@@ -84,7 +84,7 @@ class Drafter:
         try:
             made = self.writer.propose(talk, key=self._key(job))
         except HeedfulError as err:
-            return self._failed(job, type(err).__name__)
+            return self._failed(job, err.code if isinstance(err, EngineError) else type(err).__name__)
         except Exception:
             # A fault of a model or its library must not stop the queue. Its message may quote the prompt: not kept.
             return self._failed(job, "fault")

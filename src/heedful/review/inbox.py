@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from heedful.review import crisis
+from heedful.review.checkins import Struck, struck
 from heedful.review.watching import Watch, watch
 from heedful.store import Store
 from heedful.store.records import Draft, StoredTurn, Task, Thread
@@ -23,6 +24,7 @@ class Row:
         due_at: the nearest clock of its tasks; `overdue` says whether it has run out.
         damaged: what was known about the risk cannot be read; somebody has to look.
         watch: whether somebody of staff looks at it while it runs.
+        struck: answers in check-ins that ask for a person.
     """
 
     thread: Thread
@@ -36,6 +38,12 @@ class Row:
     overdue: bool
     watch: Watch
     damaged: bool = False
+    struck: tuple[Struck, ...] = field(default=(), repr=False)
+
+    def calls(self, user: str | None) -> bool:
+        """Whether its help-seeker asked for a person, and `user` is the one to react, or one of those who are."""
+        asked = [task for task in self.tasks if task.kind in crisis.PERSONS]
+        return any(task.owner in (None, user) for task in asked)
 
     def waited(self, now: datetime) -> timedelta:
         """How long the first unanswered message has waited."""
@@ -45,7 +53,8 @@ class Row:
 def inbox(store: Store, *, owner: str | None = None) -> tuple[Row, ...]:
     """Open conversations in the order in which they should be looked at.
 
-    Damaged ones first, then held ones, then by tier, then overdue clocks, then who waits, longest first. All of it is
+    Damaged ones first, then held ones, then by tier, then who asked for a person, then overdue clocks, then who waits,
+    longest first. All of it is
     read at one moment.
 
     Args:
@@ -63,12 +72,14 @@ def inbox(store: Store, *, owner: str | None = None) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: _rank(row, now)))
 
 
-def _rank(row: Row, now: datetime) -> tuple[bool, bool, int, bool, float, str]:
+def _rank(row: Row, now: datetime) -> tuple[bool, bool, int, bool, bool, float, str]:
     held = row.thread.state == "risk_held"
+    asked = any(task.kind in crisis.PERSONS for task in row.tasks)
     return (
         not row.damaged,
         not held,
         -row.thread.risk_level,
+        not asked,
         not row.overdue,
         -row.waited(now).total_seconds(),
         row.thread.id,
@@ -92,6 +103,8 @@ def _row(unit: Unit, thread: Thread, draft: Draft | None, names: dict[str, str |
         due_at=due,
         overdue=due is not None and due <= now,
         watch=watch(thread, last=last, now=now),
+        # Such an answer raises the highest risk there was for good; nobody else's check-ins are read for a list.
+        struck=struck(unit, thread.help_seeker) if thread.risk_highest > 0 else (),
     )
 
 

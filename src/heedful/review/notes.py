@@ -5,20 +5,26 @@
 
 What they need is a policy (`Policy.papers`): `plan-signature` = every plan is signed before it is shared, not only
 those that a model helped with; `note-review` = a note that a model helped with needs a second person's look.
-A signature is under words: whoever changes them signs again (docs/decisions/0064-signatures.md).
+A signature is under words: whoever changes them signs again (docs/decisions/0064-signatures.md). What a model drafted
+passes `note_gate` before that, or is discarded with a reason.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from heedful.errors import NotFoundError, TransitionError
-from heedful.review.clinic import Clinic, Policy, checked
+from heedful.review.clinic import GATED, Clinic, Gate, checked
+from heedful.review.crisis import PROGRAM
 from heedful.review.drafting import Drafter, Proposal
+from heedful.review.note_gate import Look, judge, look
+from heedful.review.policy import Policy
+from heedful.safety.gate import check
 from heedful.store.columns import canonical
 from heedful.store.records import CaseNote, Exercise, Job, Signature
 from heedful.store.unit import Unit
+from heedful.store.work import as_name
 
 NOTE_JOB: Final = "note"
 SIGN_PLAN: Final = "sign_plan"
@@ -29,12 +35,13 @@ Standing = Literal["unsigned", "waits-for-review", "counts"]
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A note or plan with what stands under it."""
+    """A note or plan with what stands under it, and what the rules say of an unsigned draft of a model."""
 
     note: CaseNote
     standing: Standing
     signed: Signature | None = None
     reviewed: Signature | None = field(default=None)
+    look: Look = field(default=Look(outcome="pass"))
 
 
 def standing(unit: Unit, policy: Policy, note: CaseNote) -> Paper:
@@ -46,9 +53,10 @@ def standing(unit: Unit, policy: Policy, note: CaseNote) -> Paper:
     return Paper(note=note, standing=how, signed=signed, reviewed=reviewed)
 
 
-def papers(unit: Unit, policy: Policy, thread: str) -> tuple[Paper, ...]:
+def papers(unit: Unit, policy: Policy, thread: str, *, gate: Gate = check) -> tuple[Paper, ...]:
     """All notes and plans of a conversation, oldest first."""
-    return tuple(standing(unit, policy, note) for note in unit.case_notes.of(thread))
+    found = (standing(unit, policy, note) for note in unit.case_notes.of(thread))
+    return tuple(paper if paper.signed else replace(paper, look=look(unit, paper.note, gate=gate)) for paper in found)
 
 
 def write(clinic: Clinic, thread: str, kind: Kind, text: str, *, by: str) -> CaseNote:
@@ -72,11 +80,14 @@ def change(clinic: Clinic, note: str, text: str, *, by: str, version: int) -> Ca
     return clinic.store.run(lambda unit: unit.case_notes.change(note, words, by=by, version=version))
 
 
-def sign(clinic: Clinic, note: str, *, by: str, version: int) -> Signature:
-    """The author signs what stands there.
+def sign(clinic: Clinic, note: str, *, by: str, version: int, anyway: bool = False) -> Signature:
+    """The author signs what stands there. What a model drafted passes the rules first.
+
+    Args:
+        anyway: the author has seen what the rules say and signs; what they block stays unsigned.
 
     Raises:
-        TransitionError: `by` is not the author.
+        TransitionError: `by` is not the author, or the rules ask for other words.
         ConflictError: the words changed since `version`, or are signed already.
     """
 
@@ -86,9 +97,42 @@ def sign(clinic: Clinic, note: str, *, by: str, version: int) -> Signature:
             raise TransitionError("A note is signed by its author; another person reviews it.")
         if found.model is not None and not _recorded(unit, clinic.policy, found.thread_id):
             raise TransitionError("The consent to use a transcript was taken back; write this by hand, then sign it.")
+        if unit.signatures.valid(_object(found), found.text) is None:
+            _pass(unit, clinic, found, by=by, anyway=anyway)
         return unit.signatures.add(object=_object(found), kind="author", words=found.text, by=by)
 
     return clinic.store.run(work)
+
+
+def _pass(unit: Unit, clinic: Clinic, note: CaseNote, *, by: str, anyway: bool) -> None:
+    found = look(unit, note, gate=clinic.gate)
+    if found.outcome == "pass":
+        return
+    rules = ", ".join(found.rules)
+    if found.outcome == "block":
+        raise TransitionError(f"These words are not signed ({rules}); change them, or discard the draft.")
+    if not anyway:
+        raise TransitionError(f"Look at these words again ({rules}): change them, or sign them all the same.")
+    unit.audit.add(by, "gate.overruled", _object(note), rules=[as_name(rule) for rule in found.rules])
+
+
+def discard(clinic: Clinic, note: str, *, by: str, reason: str, version: int) -> None:
+    """Nobody wants this draft of a model: its words are gone, the reason stays in the timeline.
+
+    Raises:
+        TransitionError: no reason, a person wrote it, or it is signed.
+        ConflictError: the words changed since `version`.
+    """
+    why = checked(reason)
+
+    def work(unit: Unit) -> None:
+        found = unit.case_notes.seen(note, version)
+        if unit.signatures.of(_object(found)):
+            raise TransitionError("What was signed once belongs to the record and is not discarded.")
+        unit.case_notes.discard(note, by=by, version=version)
+        unit.threads.notes.add(thread=found.thread_id, kind="note_discarded", text=why, by=by)
+
+    clinic.store.run(work)
 
 
 def review(clinic: Clinic, note: str, *, by: str, version: int) -> Signature:
@@ -190,7 +234,10 @@ def ask(clinic: Clinic, thread: str, kind: Kind, *, by: str) -> Job:
         last = unit.turns.last(thread, 1)
         if not last:
             raise TransitionError("Nothing was said yet; there is nothing to note.")
-        key = f"note:{kind}:{by}:{last[0].id}"
+        # What failed or was discarded may be asked for again; what waits or is there, not.
+        failed = len([job for job in unit.jobs.of(thread, states=("failed",)) if job.kind == NOTE_JOB])
+        gone = len([note for note in unit.notes.of(thread) if note.kind == "note_discarded"])
+        key = f"note:{kind}:{by}:{last[0].id}" + (f":{failed + gone}" if failed + gone else "")
         return unit.jobs.add(kind=NOTE_JOB, key=key, thread=thread, payload={"kind": kind, "by": by})
 
     return clinic.store.run(work)
@@ -207,13 +254,25 @@ class NoteDrafter(Drafter):
         return f"{(job.payload or {})['kind']}-{job.thread_id}/{job.id}"
 
     def _keep(self, unit: Unit, job: Job, made: Proposal) -> CaseNote | None:
-        unit.jobs.finish(job)
         payload, thread = job.payload or {}, job.thread_id or ""
         if may_draft(unit, self.clinic.policy, thread) or not unit.is_person(str(payload["by"])):
+            unit.jobs.finish(job)
             return None  # taken back meanwhile
-        unit.counters.add("notes_drafted")
         text, model = checked(made.text[:20_000]), made.model
+        found = judge(unit, text, kind=payload["kind"], thread=thread, gate=self.clinic.gate)
+        if found.outcome == "block":
+            self._blocked(unit, job, found.rules, model)
+            return None
+        unit.jobs.finish(job)
+        unit.counters.add("notes_drafted")
         return unit.case_notes.add(thread=thread, kind=payload["kind"], text=text, by=str(payload["by"]), model=model)
+
+    def _blocked(self, unit: Unit, job: Job, rules: tuple[str, ...], model: str) -> None:
+        """These words are not kept. The model may write others while attempts are left."""
+        named = [as_name(rule) for rule in rules]
+        unit.audit.add(PROGRAM, "note.blocked", f"thread:{job.thread_id}", rules=named, model=as_name(model))
+        if unit.jobs.fail(job, error=GATED).state == "failed":
+            unit.counters.add(self.counter)
 
 
 # ---------------------------------------------------------------------- plans that help-seekers filled in

@@ -89,6 +89,11 @@ class Believed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PersonAsked:
+    """The help-seeker wants to reach a person: by the button, or in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tick:
     """Time went by."""
 
@@ -158,9 +163,14 @@ class FollowedUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """A person did what waited: a look, or an answer of the owner. The clock of a held conversation goes on."""
+    """A person did what waited: a look, or an answer of the owner. The clock of a held conversation goes on.
+
+    Args:
+        what: whether a look was done, or the wish for a person met, or both.
+    """
 
     by: str
+    what: Literal["everything", "look", "person"] = "everything"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +184,7 @@ class Closed:
 Event = (
     Said
     | Believed
+    | PersonAsked
     | Tick
     | Raised
     | Lowered
@@ -232,10 +243,25 @@ class QueueTakeover:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueuePerson:
+    """A person is told that somebody wants to reach one.
+
+    Args:
+        owner: who has the conversation; None = whoever is on duty.
+    """
+
+    due: datetime
+    owner: str | None
+
+
+Saying = Literal["held", "nobody-on-duty", "after-denial", "owner-told", "next-told"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Say:
     """Show the text `id` of `heedful.safety.texts` to the help-seeker."""
 
-    id: Literal["held", "nobody-on-duty", "after-denial"]
+    id: Saying
     language: str
 
 
@@ -255,4 +281,4 @@ class Log:
     facts: Mapping[str, str | int | bool]
 
 
-Action = Ask | ShowResources | InterruptCard | HoldThread | QueueTakeover | Say | FollowUp | Log
+Action = Ask | ShowResources | InterruptCard | HoldThread | QueueTakeover | QueuePerson | Say | FollowUp | Log

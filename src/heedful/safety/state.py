@@ -6,6 +6,7 @@ no network and no clock of its own. What it guarantees (`tests/unit/test_crisis_
 - Words and models can only raise a level. Only a person lowers it, with a name and a reason.
 - A denial closes nothing: resources stay open, it is asked once more later in other words, and a person looks.
 - No question is asked twice without a new reason, and none after a clear refusal.
+- Who asks for a person is told what follows; where the owner does not react, somebody else is told.
 - A clock that is put back does no harm: what is due stays as near as it was.
 
 >>> from datetime import datetime, timezone
@@ -21,16 +22,15 @@ no network and no clock of its own. What it guarantees (`tests/unit/test_crisis_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from heedful.errors import ConfigError, DataError, TransitionError, shown
-from heedful.safety.crisis import BEHAVIOURS, TIERS, Assessment, Behaviour, Tier, assess
+from heedful.errors import ConfigError, TransitionError
+from heedful.safety.crisis import BEHAVIOURS, TIERS, Assessment, Tier, assess
 from heedful.safety.events import (
     RUNGS,
     STEPS,
-    THREADS,
     Action,
     Ask,
     Believed,
@@ -47,166 +47,24 @@ from heedful.safety.events import (
     Log,
     Looked,
     Lowered,
+    PersonAsked,
     Question,
+    QueuePerson,
     QueueTakeover,
     Raised,
     Rung,
     Said,
     Say,
+    Saying,
     Setting,
     ShowResources,
     TakenOver,
     Thread,
     Tick,
 )
+from heedful.safety.known import Asked, State, at, facts, higher, rung_of
 
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A question that was asked, and at which tier."""
-
-    question: Question
-    at: datetime
-    tier: Tier
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """What is known about the risk of one conversation. `to_dict` and `from_dict` are its stored form.
-
-    Args:
-        thread: who answers: drafts with approval, nobody until a person comes, a person, or it is closed.
-        tier, highest: now, and the highest there ever was.
-        level, behaviour: highest rung of ideation and gravest behaviour that were said.
-        rung: highest action that was asked for since a person last lowered the level.
-        classes: of crisis rules, all that were found so far.
-        confirmed: the help-seeker said yes to a plain question, or a person confirmed the level.
-        denials: how often it was denied; `refused`: the help-seeker does not want to be asked.
-        asked: questions so far, in order; `again_at`, `again_in`: when, or after how many messages, the one more comes.
-        first_at, last_at: first and last sign. `clock`: the latest time that was seen.
-        due_at: response clock of the takeover or look that waits; `reminded_at`: when people were last told.
-        follow_up_at: the next follow-up.
-        nobody_said_at: when the help-seeker was last told that nobody is on duty; forgotten in duty hours.
-        accepted: the rung at which a person gave the conversation back; only more than that holds it again.
-        language: the help-seeker's.
-    """
-
-    thread: Thread = "ai_assisted"
-    tier: Tier = "none"
-    highest: Tier = "none"
-    level: int = 0
-    behaviour: Behaviour = "none"
-    rung: Rung = "none"
-    classes: tuple[str, ...] = ()
-    confirmed: bool = False
-    denials: int = 0
-    refused: bool = False
-    asked: tuple[Asked, ...] = ()
-    again_at: datetime | None = None
-    again_in: int | None = None
-    resources_open: bool = False
-    owner: str | None = None
-    first_at: datetime | None = None
-    last_at: datetime | None = None
-    clock: datetime | None = None
-    due_at: datetime | None = None
-    reminded_at: datetime | None = None
-    follow_up_at: datetime | None = None
-    nobody_said_at: datetime | None = None
-    accepted: Rung = "none"
-    language: str = "en"
-
-    @property
-    def risk_level(self) -> int:
-        """The tier as a number, 0 to 2, as the store keeps it."""
-        return TIERS.index(self.tier)
-
-    @property
-    def risk_highest(self) -> int:
-        """The highest tier as a number, 0 to 2."""
-        return TIERS.index(self.highest)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
-
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> State:
-        """Back from `to_dict`.
-
-        Raises:
-            DataError: it is not such a record.
-        """
-        try:
-            values = {key: _read(key, value) for key, value in found.items()}
-            state = cls(**values)
-        except (TypeError, ValueError, KeyError) as err:
-            raise DataError("A stored risk state is damaged; a person has to look at this conversation.") from err
-        words = ((state.thread, THREADS), (state.tier, TIERS), (state.highest, TIERS), (state.rung, RUNGS))
-        for value, known in (*words, (state.behaviour, BEHAVIOURS), (state.accepted, RUNGS)):
-            if value not in known:
-                raise DataError(f"A stored risk state holds {shown(value)} where one of {', '.join(known)} belongs.")
-        return state
-
-
-_TIMES = {"again_at", "first_at", "last_at", "clock", "due_at", "reminded_at", "follow_up_at", "nobody_said_at"}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Asked):
-        return {"question": value.question, "at": value.at.isoformat(), "tier": value.tier}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _read(key: str, value: Any) -> Any:
-    if key in _TIMES and value is not None:
-        return datetime.fromisoformat(value)
-    if key == "asked":
-        return tuple(Asked(question=v["question"], at=datetime.fromisoformat(v["at"]), tier=v["tier"]) for v in value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def rung_of(tier: Tier, level: int, behaviour: Behaviour, *, confirmed: bool = False) -> Rung:
-    """The lowest action that a state may have: the C-SSRS ladder mapped to four actions (decision 0045).
-
-    >>> [rung_of("thoughts", level, "none") for level in (1, 2, 3)]
-    ['watch', 'safety-plan', 'safety-plan']
-    >>> rung_of("immediate", 4, "none"), rung_of("immediate", 5, "none")
-    ('warm-handover', 'emergency')
-    """
-    if tier == "none":
-        return "none"
-    if tier == "immediate":
-        return "emergency" if level >= 5 or behaviour in ("attempt", "preparation") else "warm-handover"
-    if confirmed and level >= 3:
-        return "warm-handover"
-    return "safety-plan" if level >= 2 or behaviour != "none" or confirmed else "watch"
-
-
-def facts(state: State, now: datetime) -> dict[str, str | int | bool]:
-    """The short summary for whoever takes over: facts only, no words of the conversation."""
-    since = 0 if state.first_at is None else int((now - state.first_at).total_seconds() // 60)
-    return {
-        "tier": state.tier,
-        "highest": state.highest,
-        "level": state.level,
-        "behaviour": state.behaviour,
-        "rung": state.rung,
-        "classes": ", ".join(state.classes),
-        "confirmed": state.confirmed,
-        "denials": state.denials,
-        "refused": state.refused,
-        "questions": len(state.asked),
-        "minutes_since_first_sign": max(0, since),
-        "language": state.language,
-    }
-
-
-def higher(one: Any, other: Any, order: tuple[Any, ...]) -> Any:
-    """The one that stands later in `order`."""
-    return max(one, other, key=order.index)
+__all__ = ["Asked", "State", "facts", "higher", "rung_of", "step"]
 
 
 def step(
@@ -223,24 +81,11 @@ def step(
     """
     if now.tzinfo is None:
         raise ConfigError("The time of a crisis event needs a time zone.")
-    run = _Run(state=_at(state, now), now=now, setting=setting or Setting())
+    run = _Run(state=at(state, now), now=now, setting=setting or Setting())
     if run.setting.on_duty:
         run.set(nobody_said_at=None)
     _HANDLERS[type(event)](run, event)
     return run.state, tuple(run.actions)
-
-
-def _at(state: State, now: datetime) -> State:
-    """The state at a time. After a clock was put back, so are all times that were counted by it.
-
-    Time that went by stays gone: a takeover that was due in four minutes is due in four minutes. A follow-up is a time
-    of the calendar that a person named, and stays.
-    """
-    if state.clock is None or now >= state.clock:
-        return replace(state, clock=now)
-    back = state.clock - now
-    moved = {name: getattr(state, name) for name in _TIMES - {"clock", "follow_up_at"}}
-    return replace(state, clock=now, **{name: at - back for name, at in moved.items() if at is not None})
 
 
 @dataclass(kw_only=True)
@@ -269,6 +114,10 @@ class _Run:
             raise TransitionError(f"A conversation cannot go from '{now}' to '{to}'; {onward}.")
         self.set(thread=to)
 
+    def reacted(self) -> None:
+        """A person is there for who asked for one."""
+        self.set(person_at=None, person_due_at=None, person_said_at=None, person_passed=False)
+
     def named(self, by: str, reason: str | None = None, *, what: str) -> None:
         if not by.strip():
             raise TransitionError(f"To {what}, say who does it.")
@@ -282,7 +131,7 @@ class _Run:
         """Whether fixed texts go to the help-seeker: not while a person talks with them, nor after the end."""
         return self.state.thread not in ("human_owned", "closed")
 
-    def say(self, id: Literal["held", "nobody-on-duty", "after-denial"]) -> None:
+    def say(self, id: Saying) -> None:
         if self.speaks:
             self.do(Say(id=id, language=self.state.language))
 
@@ -466,8 +315,41 @@ def _believed(run: _Run, event: Believed) -> None:
     run.log("believed", rules=event.model, rung=run.state.rung)
 
 
+def _person_asked(run: _Run, event: PersonAsked) -> None:
+    """Who asks is told what follows, and somebody is told. A held conversation waits for a person already."""
+    state = run.state
+    if state.thread in ("risk_held", "closed"):
+        return
+    quiet = timedelta(minutes=run.setting.response_minutes)
+    if state.person_at is None:
+        due = run.now + quiet
+        run.set(person_at=run.now, person_due_at=due, person_passed=False)
+        run.do(QueuePerson(due=due, owner=state.owner))
+        run.log("person-asked")
+    if state.thread != "human_owned":  # there the page says it, and a text of the program would be no answer
+        return
+    if state.person_said_at is None or run.now - state.person_said_at >= quiet:
+        run.set(person_said_at=run.now)
+        told: Saying = "next-told" if state.person_passed else "owner-told"
+        if not run.setting.on_duty:
+            run.set(nobody_said_at=run.now)
+            told = "nobody-on-duty"
+        # The one text that the program says in a conversation that a person has: it was asked for.
+        run.do(Say(id=told, language=state.language))
+
+
+def _pass_on(run: _Run) -> None:
+    """Its owner does not react: the next person is told, once."""
+    due = run.state.passes_on_at
+    if due is not None and run.now >= due:
+        run.set(person_passed=True)
+        run.do(QueuePerson(due=run.now + timedelta(minutes=run.setting.response_minutes), owner=None))
+        run.log("person-waits")
+
+
 def _tick(run: _Run, event: Tick) -> None:
     run.again()
+    _pass_on(run)
     state = run.state
     if state.due_at is not None and run.now >= state.due_at:
         every = timedelta(minutes=run.setting.response_minutes)
@@ -525,6 +407,7 @@ def _held(run: _Run, event: Held) -> None:
     run.named(event.by, event.reason, what="hold a conversation")
     run.move("risk_held")
     run.set(owner=None)
+    run.reacted()  # now it waits for anybody, with the clock of a handover
     run.do(HoldThread())
     run.queue("takeover")
     run.log("held", by=event.by)
@@ -535,6 +418,7 @@ def _taken(run: _Run, event: TakenOver) -> None:
     late = run.state.due_at is not None and run.now > run.state.due_at
     run.move("human_owned")
     run.set(owner=event.by, due_at=None, reminded_at=None, again_at=None, again_in=None)
+    run.reacted()
     run.log("taken-over", by=event.by, late=late)
 
 
@@ -543,7 +427,7 @@ def _given_back(run: _Run, event: GivenBack) -> None:
     if run.state.tier == "immediate":
         raise TransitionError("A conversation at 'immediate' is not given back; a person lowers the level first.")
     run.move("ai_assisted")
-    run.set(owner=None, accepted=run.state.rung)
+    run.set(owner=None, accepted=run.state.rung)  # who asked for a person still waits for one
     run.log("given-back", by=event.by)
 
 
@@ -566,8 +450,10 @@ def _followed_up(run: _Run, event: FollowedUp) -> None:
 
 def _looked(run: _Run, event: Looked) -> None:
     run.named(event.by, what="note a look")
-    if run.state.thread != "risk_held":
+    if event.what != "person" and run.state.thread != "risk_held":
         run.set(due_at=None, reminded_at=None)
+    if event.what != "look":
+        run.reacted()
     run.log("looked", by=event.by)
 
 
@@ -579,12 +465,14 @@ def _closed(run: _Run, event: Closed) -> None:
         raise TransitionError("A follow-up is open; note it or move it to another conversation before closing.")
     run.move("closed")
     run.set(due_at=None, reminded_at=None, again_at=None, again_in=None)
+    run.reacted()
     run.log("closed", by=event.by)
 
 
 _HANDLERS: Mapping[type[Any], Callable[[_Run, Any], None]] = {
     Said: _said,
     Believed: _believed,
+    PersonAsked: _person_asked,
     Tick: _tick,
     Raised: _raised,
     Lowered: _lowered,

@@ -20,9 +20,10 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from heedful import profiles
 from heedful.profiles import Profile, Value
 from heedful.review.believing import Believer
-from heedful.review.clinic import Clinic, Policy
+from heedful.review.clinic import Clinic
 from heedful.review.drafting import Drafter, Writer
 from heedful.review.notes import NoteDrafter
+from heedful.review.policy import Policy
 from heedful.review.stopping import StopRule
 from heedful.safety.crisis import Tier, assess
 from heedful.server import house as houses
@@ -164,6 +165,7 @@ def policy_of(profile: Profile, house: House, directory: Directory) -> Policy:
         country=directory.country,
         on_duty=house.on_duty,
         lines=directory.fill,
+        local=house.local,
         response_minutes=house.response_minutes,
         look_minutes=house.look_minutes,
         profile=profile.name.replace(" ", ""),  # the audit takes names without blanks

@@ -6,7 +6,7 @@ The server does not start without one. What a real one does (crisis assessment, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
@@ -24,17 +24,24 @@ class Verdict:
     """What a guard says.
 
     Args:
-        action: `pass` = go on; `replace` = `text` is said instead of what the model would say, or said.
-        text: what is said instead.
+        action: `pass` = go on; `replace` = `text` is said instead of what the model would say, or said; `precede` =
+            `text` comes first, then what the model says (of a prompt only).
+        text: what is said instead, or first.
+        otherwise: what is said after `text` where the model says nothing: it is down, busy, or held back.
         facts: what the caller learns beside it, under `x_heedful`: numbers and short names, no words of a person.
+        log: what the audit keeps of it, as it takes facts; empty = no entry.
+        after: looks at this conversation's reply in place of the guard's own `after`.
     """
 
-    action: Literal["pass", "replace"] = "pass"
+    action: Literal["pass", "replace", "precede"] = "pass"
     text: str = field(default="", repr=False)
+    otherwise: str = field(default="", repr=False)
     facts: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    log: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    after: Callable[[str], Verdict] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.action == "replace" and not self.text:
+        if self.action != "pass" and not self.text:
             raise ConfigError("A guard that replaces a reply has to say by what: nobody is left without an answer.")
 
 

@@ -40,6 +40,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "checkin.struck": Kind(name="check-in"),
     "gate.overruled": Kind(name="gate-overruled"),
     "draft.blocked": Kind(name="draft-blocked"),
+    "note.blocked": Kind(name="note-blocked"),
     "thread.risk_held": Kind(name="state"),
     "thread.human_owned": Kind(name="state"),
     "thread.ai_assisted": Kind(name="state"),
@@ -49,6 +50,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "report.added": Kind(name="problem-reported", did="kind"),
     "report.closed": Kind(name="problem-closed"),
     "report.danger": Kind(name="danger-in-a-report", did="tier"),
+    "api.crisis": Kind(name="danger-in-the-api", did="rung"),
 }
 """Action of the audit chain -> what it is in a report."""
 

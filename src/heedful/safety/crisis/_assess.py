@@ -251,7 +251,8 @@ class _Reading:
 
     def message(self, text: str, turn: int, *, asked: str | None) -> None:
         plain = view(text, self.readers.disguises)
-        tongue, sure = _language(plain.text[:_GUESSED], self.readers.sets)
+        counts = _small_words(plain.text[:_GUESSED], self.readers.sets)
+        tongue, sure = _language(counts)
         self.tongue, self.heard = tongue or self.tongue, self.heard or sure
         seen: dict[str, list[tuple[Rule, int, int, str | None]]] = {}
         before = len(self.matches)
@@ -264,7 +265,8 @@ class _Reading:
             for rule, start, end, excuse in seen[piece.text]:
                 self._add(rule, plain, turn, piece.begin + start, piece.begin + end, excuse)
         ruled = {match.language for match in self.matches[before:]}
-        if not sure and len(ruled) == 1:
+        if len(ruled) == 1 and (not sure or counts[tongue or ""] - counts[next(iter(ruled))] <= 1):
+            # Short words are shared ("me", "a"): where they are nearly even, rules that found something know better.
             self.tongue, self.heard = ruled.pop(), True
         if asked is not None:
             self._answer(plain, turn, asked)
@@ -432,14 +434,18 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _language(text: str, sets: Sequence[RuleSet]) -> tuple[str | None, bool]:
-    """The language whose small words stand in a text most often, None where none does; and whether that is sure."""
+def _small_words(text: str, sets: Sequence[RuleSet]) -> dict[str, int]:
+    """How many small words of each language stand in a text."""
     tokens = _TOKEN.findall(text)
     cjk = len(_CJK.findall(text))
-    counts = {
+    return {
         found.language: cjk if found.spaceless else sum(token in found.function_words for token in tokens)
         for found in sets
     }
+
+
+def _language(counts: Mapping[str, int]) -> tuple[str | None, bool]:
+    """The language whose small words stand in a text most often, None where none does; and whether that is sure."""
     best = max(counts, key=lambda name: counts[name])
     second = max((n for name, n in counts.items() if name != best), default=0)
     return best if counts[best] else None, counts[best] >= 2 and counts[best] > second

@@ -23,7 +23,7 @@ from heedful.safety.events import QUESTIONS, Question
 LANGUAGES = ("en", "es", "de", "zh")
 MOST_OPTIONS = 3
 """More than three options at once help nobody in distress."""
-SAYINGS = ("held", "nobody-on-duty", "after-denial", "follow-up")
+SAYINGS = ("held", "nobody-on-duty", "after-denial", "owner-told", "next-told", "follow-up")
 
 OWN_LIFE = frozenset(
     ("passive", "active", "method", "intent", "plan", "attempt", "self-injury", "veiled", "coded", "method-question")

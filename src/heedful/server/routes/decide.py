@@ -9,14 +9,12 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConflictError, NotFoundError, TransitionError, UserError
-from heedful.review import crisis
+from heedful.review import crisis, progress
 from heedful.server import here
 from heedful.server.access import Called, Caller
 from heedful.server.clinic import At, Desk
 from heedful.server.routes.inbox import page_of
-from heedful.server.routes.talk import PERSON_ASKED
 from heedful.server.shown import show
-from heedful.store.unit import Unit
 
 router = APIRouter(prefix="/inbox/{thread}", include_in_schema=False)
 Text = Annotated[str, Form()]
@@ -57,22 +55,22 @@ def reject(thread: str, draft: str, caller: Called, desk: At, reason: Text = "")
     return done(thread, caller, desk, act, form="reject", text=reason)
 
 
+@router.post("/draft")
+def draft_again(thread: str, caller: Called, desk: At) -> Response:
+    """The model tries once more."""
+
+    def act() -> None:
+        progress.again(desk.clinic, thread, by=caller.user or "")
+        desk.wake()
+
+    return done(thread, caller, desk, act)
+
+
 @router.post("/take")
 def take(thread: str, caller: Called, desk: At) -> Response:
     """Take the conversation over; whoever asked for a person has one now."""
     user = caller.user or ""
-
-    def act() -> None:
-        desk.clinic.take_over(thread, by=user)
-
-        def close(unit: Unit) -> None:
-            for task in unit.tasks.open(thread=thread):
-                if task.kind == PERSON_ASKED:
-                    unit.tasks.done(task.id, by=user, version=task.version)
-
-        desk.clinic.store.run(close)
-
-    return done(thread, caller, desk, act)
+    return done(thread, caller, desk, lambda: desk.clinic.take_over(thread, by=user))
 
 
 @router.post("/write")

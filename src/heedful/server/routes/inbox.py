@@ -12,10 +12,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from heedful.errors import NotFoundError
-from heedful.review import crisis, watching
+from heedful.review import crisis, instruments, progress, watching
 from heedful.review import inbox as ranked
+from heedful.review.checkins import Struck, struck
 from heedful.review.consents import State as Answered
 from heedful.review.consents import states
+from heedful.review.progress import Progress
 from heedful.safety.state import State
 from heedful.server import colleagues, drawing, here
 from heedful.server import reasons as why
@@ -25,11 +27,23 @@ from heedful.server.disclosure import asks_whether_ai
 from heedful.server.reasons import Reasons
 from heedful.server.shown import show, until
 from heedful.server.timeline import joined
-from heedful.store.records import Decision, Draft, Note, RiskEvent, StoredTurn, Task, Thread
+from heedful.store.records import Checkin, Decision, Draft, Note, RiskEvent, StoredTurn, Task, Thread
 from heedful.store.unit import Unit
 
 router = APIRouter(include_in_schema=False)
 TIERS = ("none", "thoughts", "immediate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledIn:
+    """A check-in as a clinician sees it: each answer with its question, and whether it asks for a person."""
+
+    id: str
+    at: datetime
+    instrument: str
+    total: int | None = field(repr=False)
+    answers: tuple[tuple[int, str, str, bool], ...] = field(repr=False)
+    struck: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +62,12 @@ class View:
     tasks: tuple[Task, ...] = field(repr=False)
     facts: dict[str, Any] = field(repr=False)
     timeline: tuple[tuple[datetime, str, str, str], ...] = field(repr=False)
-    checkins: tuple[tuple[str, str, str], ...] = field(repr=False)
+    checkins: tuple[FilledIn, ...] = field(repr=False)
+    struck: tuple[Struck, ...] = field(repr=False)
     consents: tuple[Answered, ...] = field(repr=False)
     papers: int
     asked: bool
-    drafting: bool
+    progress: Progress | None
 
 
 @router.get("/inbox")
@@ -69,6 +84,7 @@ def inbox(caller: Called, desk: At, mine: str = "") -> Response:
         now=now,
         until=until,
         mine=bool(mine),
+        calls=sum(row.calls(caller.user) for row in rows),
         on_duty=desk.on_duty,
         monitored=monitored,
         unconfirmed=colleagues.waiting(desk.clinic.store),
@@ -112,6 +128,7 @@ def page_of(thread: str, caller: Caller, desk: Desk, *, status: int = 200, **mor
         until=until,
         picture=picture,
         mine=view.thread.owner == caller.user,
+        calls=[task for task in view.tasks if task.kind in crisis.PERSONS],
         client_id=f"console-{uuid.uuid4()}",
         lower=[tier for tier in TIERS if TIERS.index(tier) < view.thread.risk_level],
         higher=[tier for tier in TIERS if TIERS.index(tier) > view.thread.risk_level],
@@ -156,11 +173,12 @@ def look(unit: Unit, desk: Desk, id: str) -> View:
         tasks=tasks,
         facts=_facts(tasks),
         timeline=_timeline(notes, decisions, risks, names),
-        checkins=_checkins(unit, desk, thread.help_seeker),
+        checkins=_checkins(unit, thread.help_seeker),
+        struck=struck(unit, thread.help_seeker),
         consents=states(unit, thread.help_seeker, desk.clinic.policy) if desk.ledger else (),
         papers=len(unit.case_notes.of(id)),
         asked=last is not None and thread.state == "human_owned" and asks_whether_ai(last.text),
-        drafting=any(job.kind == "draft" and job.state in ("queued", "running") for job in unit.jobs.of(id)),
+        progress=None if draft else progress.of_reply(unit, thread),
     )
 
 
@@ -191,15 +209,40 @@ def _timeline(
         level = here.name_of("tier", TIERS[min(r.level, 2)])
         who = names.get(r.person, r.person) if r.person else here.t("person.rules")
         found.append(
-            (r.at, f"{here.name_of('event', r.action)}: {level}", who, reasons.get(r.id) or ", ".join(r.rules))
+            (r.at, f"{here.name_of('event', _noticed(r))}: {level}", who, reasons.get(r.id) or ", ".join(r.rules))
         )
     return tuple(sorted(found, key=lambda entry: entry[0], reverse=True)[:40])
 
 
-def _checkins(unit: Unit, desk: Desk, user: str) -> tuple[tuple[str, str, str], ...]:
-    """(when, instrument, sum) of the newest check-ins."""
+def _noticed(event: RiskEvent) -> str:
+    """What was noticed, and where: a sign stands in a message, in a report (rules read it), or in a check-in."""
+    if event.action != "said" or event.turn_id is not None:
+        return event.action
+    return "said_in_report" if event.rules else "said_in_checkin"
+
+
+def _checkins(unit: Unit, user: str) -> tuple[FilledIn, ...]:
+    """The newest check-ins, newest first."""
     found = unit.checkins.of(user)[-6:]
-    return tuple(
-        (desk.house.local(c.created_at), c.instrument, here.t("checkin.partial") if c.total is None else str(c.total))
-        for c in reversed(found)
+    return tuple(_filled(kept) for kept in reversed(found))
+
+
+def _filled(kept: Checkin) -> FilledIn:
+    known = instruments.known().get(kept.instrument)
+    answers: list[tuple[int, str, str, bool]] = []
+    if known is not None:  # a clinic may have taken its questionnaire away since
+        wording = known.wording(here.language())[1]
+        least = {trigger.item: trigger.least for trigger in known.triggers}
+        for n, item in enumerate(wording.items, start=1):
+            value = kept.answers.get(str(n))
+            if value in known.scale:
+                strikes = n in least and value >= least[n]
+                answers.append((n, item, f"{wording.answers[known.scale.index(value)]} ({value})", strikes))
+    return FilledIn(
+        id=kept.id,
+        at=kept.created_at,
+        instrument=kept.instrument,
+        total=kept.total,
+        answers=tuple(answers),
+        struck=any(strikes for *_, strikes in answers),
     )

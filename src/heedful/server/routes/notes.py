@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
 from heedful.errors import ConflictError, NotFoundError, TransitionError, UserError
-from heedful.review import exercises, notes
+from heedful.review import exercises, notes, progress
 from heedful.review.notes import Kind, Paper
 from heedful.server import here
 from heedful.server.access import Called, Caller
@@ -36,17 +36,24 @@ def _page(
 ) -> Response:
     with desk.clinic.store.read() as unit:
         seeker = _alive(unit, thread)
-        found = notes.papers(unit, desk.clinic.policy, thread)
+        found = notes.papers(unit, desk.clinic.policy, thread, gate=desk.clinic.gate)
         plans = notes.sent_plans(unit, thread, exercises.plans()) if desk.on("plan_signature") else ()
         signed = {plan.id: notes.plan_signed(unit, plan) for plan in plans}
         people = {p.note.author for p in found} | {s.by for p in found for s in (p.signed, p.reviewed) if s}
         people |= {s.by for s in signed.values() if s}
         names = {id: (user.name or "") for id in people if (user := unit.users.find(id)) is not None}
         why = notes.may_draft(unit, desk.clinic.policy, thread)
-        coming = any(job.kind == notes.NOTE_JOB for job in unit.jobs.of(thread))
+        coming = progress.of_note(unit, thread, notes.NOTE_JOB)
     titles = {id: e.title.get(here.language(), e.title["en"]) for id, e in exercises.known().items()}
     values: dict[str, Any] = {"plans": plans, "signed": signed, "titles": titles, "why": why, "coming": coming}
-    values |= {"rows": found, "names": names, "thread": thread, "seeker": seeker, "policy": desk.clinic.policy}
+    values |= {
+        "rows": found,
+        "names": names,
+        "thread": thread,
+        "seeker": seeker,
+        "policy": desk.clinic.policy,
+        "now": desk.now(),
+    }
     return show("notes.html.j2", caller, desk, status=status, wrong=wrong, text=text, kind=kind, **values)
 
 
@@ -91,10 +98,23 @@ def change(thread: str, note: str, caller: Called, desk: At, version: Version, t
 
 
 @router.post("/{note}/sign")
-def sign(thread: str, note: str, caller: Called, desk: At, version: Version) -> Response:
+def sign(thread: str, note: str, caller: Called, desk: At, version: Version, anyway: Short = "") -> Response:
     """Its author signs it."""
     user = caller.user or ""
-    return _on(thread, note, caller, desk, lambda: notes.sign(desk.clinic, note, by=user, version=version))
+
+    def act() -> Any:
+        return notes.sign(desk.clinic, note, by=user, version=version, anyway=anyway == "yes")
+
+    return _on(thread, note, caller, desk, act)
+
+
+@router.post("/{note}/discard")
+def discard(thread: str, note: str, caller: Called, desk: At, version: Version, reason: Text = "") -> Response:
+    """A model's draft that nobody wants."""
+    user = caller.user or ""
+    return _on(
+        thread, note, caller, desk, lambda: notes.discard(desk.clinic, note, by=user, reason=reason, version=version)
+    )
 
 
 @router.post("/{note}/review")

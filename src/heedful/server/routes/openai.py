@@ -13,6 +13,7 @@ import struct
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from anyio import to_thread
@@ -25,9 +26,11 @@ from starlette.responses import JSONResponse, Response
 
 from heedful.errors import EngineError, HeedfulError
 from heedful.server import logs
-from heedful.server.access import Called
+from heedful.server.access import Called, Caller
+from heedful.server.clinic import At
+from heedful.server.crisis_guard import around
 from heedful.server.engine.base import Completion, Message, Options, Request
-from heedful.server.generation import Outcome, Said, say, say_all
+from heedful.server.generation import Outcome, Said, say, say_all, without
 from heedful.server.problems import of_error, wait
 from heedful.server.state import Server, Serving
 
@@ -37,6 +40,12 @@ T = TypeVar("T")
 MOST_TOKENS: Final = 4096
 BEGUN: Final = int(time.time())
 """What `created` of a model says: when this process began to serve it."""
+CRISIS: Final = "api.crisis"
+"""Action in the audit chain: the crisis rules answered a request."""
+NOTED_SECONDS: Final = 2.0
+"""So long an answer waits for its line in the audit; the line is written all the same."""
+_WRITING: Final[set[asyncio.Future[None]]] = set()
+"""Lines that are being written; the event loop itself keeps no hold of them."""
 Word = Annotated[str, Field(max_length=200)]
 
 
@@ -152,20 +161,26 @@ async def model(server: Serving, name: str) -> dict[str, Any]:
     response_model=None,
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}}}},
 )
-async def chat(connection: HTTPRequest, caller: Called, server: Serving, wanted: ChatRequest) -> Response:
-    """Write the next message. With `stream: true`, server-sent events that end with `data: [DONE]`."""
-    if wanted.model and wanted.model not in (server.engine.model, "heedful"):
-        raise HTTPException(404, "There is no such model; GET /v1/models lists them.")
-    pause = server.generations.take(caller.user or "")
-    if pause > 0:
-        raise HTTPException(429, "Too many requests for replies; wait a moment.", headers=wait(pause))
+async def chat(connection: HTTPRequest, caller: Called, server: Serving, desk: At, wanted: ChatRequest) -> Response:
+    """Write the next message. With `stream: true`, server-sent events that end with `data: [DONE]`.
+
+    The crisis rules read it before anything else: neither a wrong name of a model nor a limit takes their answer away.
+    """
+    guard = around(server.guard, lines=desk.directory.fill)
     request = Request(
         messages=tuple(m.message() for m in wanted.messages), options=wanted.options(), caller=caller.user or ""
     )
-    begun = _Answer(server)
+    looked = await to_thread.run_sync(guard.before, request.messages)
+    if looked.log:
+        await _noted(server, caller.user or "", looked.log)
+    begun, usage = _Answer(server), bool(wanted.stream_options and wanted.stream_options.include_usage)
+    if looked.action != "replace" and (no := _not_asked(server, caller, wanted)) is not None:
+        if looked.action == "pass":
+            raise no
+        fixed = without(looked, looked.otherwise, why="not_asked")
+        looked = replace(looked, action="replace", text=fixed.text, facts=fixed.facts)
     if wanted.stream:
-        usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
-        stream = say(server.engine, server.guard, request)
+        stream = say(server.engine, guard, request, looked=looked)
         # The first event is awaited here, so that a full queue or a dead model is an HTTP status and no broken stream.
         first = await while_there(connection, anext(stream))
         return StreamingResponse(
@@ -173,8 +188,34 @@ async def chat(connection: HTTPRequest, caller: Called, server: Serving, wanted:
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
-    outcome = await while_there(connection, say_all(server.engine, server.guard, request))
+    outcome = await while_there(connection, say_all(server.engine, guard, request, looked=looked))
     return JSONResponse(begun.whole(outcome))
+
+
+def _not_asked(server: Server, caller: Caller, wanted: ChatRequest) -> HTTPException | None:
+    """Why the model is not asked, if it is not."""
+    if wanted.model and wanted.model not in (server.engine.model, "heedful"):
+        return HTTPException(404, "There is no such model; GET /v1/models lists them.")
+    pause = server.generations.take(caller.user or "")
+    if pause > 0:
+        return HTTPException(429, "Too many requests for replies; wait a moment.", headers=wait(pause))
+    return None
+
+
+async def _noted(server: Server, user: str, facts: Mapping[str, Any]) -> None:
+    """One line in the audit chain. A database that is slow or gone holds no help up."""
+    server.metrics.count("crisis_answers_total", rung=facts["rung"])
+
+    def write() -> None:
+        try:
+            server.store.run(lambda unit: unit.audit.add(user, CRISIS, f"user:{user}", **facts))
+        except HeedfulError as err:
+            logs.fault(err)
+
+    writing = asyncio.ensure_future(to_thread.run_sync(write, abandon_on_cancel=True))
+    _WRITING.add(writing)
+    writing.add_done_callback(_WRITING.discard)
+    await asyncio.wait({writing}, timeout=NOTED_SECONDS)
 
 
 @router.post("/embeddings")

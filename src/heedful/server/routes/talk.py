@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query
@@ -27,8 +27,6 @@ from heedful.store.records import StoredTurn, Thread
 from heedful.store.unit import Unit
 
 router = APIRouter(dependencies=[Depends(fulfilled)])
-PERSON_ASKED = "person_asked"
-"""Kind of the task that a help-seeker makes by asking for a person."""
 MOST_TURNS = 200
 """Turns on one page; older ones are in the record."""
 
@@ -194,17 +192,9 @@ def _again(caller: Caller, desk: Desk, text: str, err: UserError) -> Response:
 
 @router.post("/talk/person", include_in_schema=False)
 def person(caller: Called, desk: At) -> Response:
-    """One tap to a person: a task with the response clock, once."""
+    """One tap to a person: a task with the response clock, and a text that says what follows."""
     user = caller.user or ""
-    thread = desk.clinic.open(user)
-
-    def work(unit: Unit) -> None:
-        if not unit.tasks.waits(thread.id, PERSON_ASKED):
-            due = unit.now() + timedelta(minutes=desk.house.response_minutes)
-            unit.tasks.add(kind=PERSON_ASKED, due_at=due, by=user, thread=thread.id)
-            unit.counters.add("persons_asked_for")
-
-    desk.clinic.store.run(work)
+    desk.clinic.ask_person(desk.clinic.open(user).id, by=user)
     return RedirectResponse("/talk", status_code=303)
 
 
@@ -374,14 +364,27 @@ def _word(unit: Unit, desk: Desk, thread: Thread, language: str) -> tuple[str, s
         moment = "risk-held" if desk.on_duty else "nobody-on-duty"
         return "held", disclosure.text_of(desk, moment, language)[0]
     if thread.state == "human_owned":
-        owner = unit.users.find(thread.owner) if thread.owner else None
-        return "person", here.t("talk.status_person", name=(owner.name if owner else None) or here.t("talk.person"))
-    if unit.tasks.waits(thread.id, PERSON_ASKED):
+        return _owned(unit, desk, thread, language)
+    if unit.tasks.waits(thread.id, crisis.PERSON_ASKED):
         if desk.on_duty:
             return "asked", here.t("talk.status_asked", minutes=desk.house.response_minutes)
         return "asked", disclosure.text_of(desk, "nobody-on-duty", language)[0]
     waiting = unit.turns.last_spoken(thread.id) == "user"
     return ("waiting", here.t("talk.status_waiting")) if waiting else ("open", here.t("talk.status_open"))
+
+
+def _owned(unit: Unit, desk: Desk, thread: Thread, language: str) -> tuple[str, str]:
+    """What is said while a person has the conversation: that they do, and whether they were called."""
+    owner, state = unit.users.find(thread.owner) if thread.owner else None, crisis.state_of(thread)
+    name = (owner.name if owner else None) or here.t("talk.person")
+    if state.person_at is None:
+        return "person", here.t("talk.status_person", name=name)
+    if not desk.on_duty:
+        return "asked", disclosure.text_of(desk, "nobody-on-duty", language)[0]
+    values = {"name": name, "at": desk.house.local(state.person_at), "line": desk.directory.fill(language).line}
+    if state.person_passed:
+        return "asked", here.t("talk.status_passed", **values)
+    return "asked", here.t("talk.status_told", minutes=desk.house.response_minutes, **values)
 
 
 def interrupt_due(unit: Unit, desk: Desk, thread: Thread) -> bool:

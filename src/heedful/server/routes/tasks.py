@@ -105,7 +105,7 @@ def done(task: str, caller: Called, desk: At, version: Version, outcome: Text = 
             raise TransitionError("To close a task, say how it went.")
         if found.kind == crisis.FOLLOW_UP and found.thread_id is not None:
             return desk.clinic.followed_up(found.thread_id, by=user, outcome=words)
-        if found.kind == crisis.LOOK:
+        if found.kind in (crisis.LOOK, *crisis.PERSONS):
             return desk.clinic.looked(task, by=user, version=version, outcome=words)
         return desk.clinic.store.run(lambda u: u.tasks.done(task, by=user, version=version, outcome=words))
 

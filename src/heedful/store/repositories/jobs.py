@@ -87,6 +87,17 @@ class Jobs(Repository[Job]):
         """How many jobs nobody has taken yet: the measure for back-pressure."""
         return len(self.work.execute(select(self.table.c.id).where(self.table.c.state == "queued")).all())
 
+    def place(self, job: Job) -> int:
+        """Its place among the jobs of its kind that nobody has taken yet; 1 = the next one, 0 = it does not wait."""
+        c = self.table.c
+        waiting = select(c.id).where(c.state == "queued", c.kind == job.kind).order_by(c.created_at, c.id)
+        found = list(self.work.execute(waiting).scalars())
+        return found.index(job.id) + 1 if job.id in found else 0
+
+    def mark(self, id: str, error: str) -> None:
+        """It ended, and nobody gets what it made: why, as a short name."""
+        self._set(id, error=error)
+
     def take(self, worker: str, *, lease: timedelta, kinds: Sequence[str] = ()) -> Job | None:
         """The oldest job that is free, or whose worker let its lease run out; None = nothing to do.
 

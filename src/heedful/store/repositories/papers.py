@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from sqlalchemy import delete
+
 from heedful.errors import ConflictError, TransitionError
 from heedful.store import models
 from heedful.store.records import CaseNote, ProblemReport, Signature
@@ -73,6 +75,21 @@ class CaseNotes(Versioned[CaseNote]):
         made: CaseNote = self._change(seen, version, by=by, shared_at=self.work.now())
         self.work.say(by, "note.shared", f"note:{id}", version=made.version)
         return made
+
+    def discard(self, id: str, *, by: str, version: int) -> CaseNote:
+        """A model's draft that nobody wants: its words are gone, the audit keeps that it was there.
+
+        Raises:
+            ConflictError: changed since `version`.
+            TransitionError: a person wrote it, or `by` is no clinician or supervisor.
+        """
+        self.work.need_person(by, "discard a draft")
+        seen = self.seen(id, version)
+        if seen.model is None:
+            raise TransitionError("Only a model's draft is discarded; what a person wrote stays.")
+        self.work.execute(delete(self.table).where(self.table.c.id == id))
+        self.work.say(by, "note.discarded", f"note:{id}", thread=seen.thread_id, model=seen.model, version=version)
+        return seen
 
     def seen(self, id: str, version: int) -> CaseNote:
         """The note, if it is still the one that somebody saw.
