@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from heedful.review import crisis
-from heedful.review.clinic import Clinic, Policy
+from heedful.review.clinic import Clinic
+from heedful.review.policy import Policy
 from heedful.store.records import Consent
 from heedful.store.states import PURPOSES, ConsentAction, Purpose
 from heedful.store.unit import Unit
