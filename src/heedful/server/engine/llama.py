@@ -36,8 +36,8 @@ ABOVE_ALL: Final = 100.0
 """Added to the logits of some tokens, no other is written; among them nothing changes."""
 LONG: Final = "exceed_context_size_error"
 PLAIN_ATTENTION: Final = 8192
-"""Tokens of context up to which flash attention is off. On a CPU its fast path needs 64 new tokens at once, and a
-message has fewer: beside a long conversation they took 1.6 times the time. Plain attention needs memory for every
+"""Tokens of context up to which flash attention is off. On a CPU it is slow for fewer than about 64 new tokens at once,
+and a message has fewer (docs/decisions/0075-reading-ahead.md). Plain attention needs memory for every
 pair of new token and context, so a large context does without it."""
 MOST_SEATS: Final = 64
 """Conversations that are kept at most."""
