@@ -15,8 +15,9 @@ clock stands for it. Both are loaded all the time and take turns, so that a slow
 over the conversations. Goal: at most 1.2 from turn 2 to turn 20. A turn is a message of either side, so these are the
 replies to messages 1 and 10; but message 1 reads the system prompt as well, so a ratio below 1 there says little. The
 harder one stands beside it: message 20 over message 2. With each: how many tokens were read then, of how many.
-Four ways: a clinician sends each draft as it is, or other words of the same length; and the engine reads ahead after each reply, as the server does while a help-seeker reads and types (we wait until it has),
-or not. `--first` measures this alone.
+Four ways: a clinician sends each draft as it is, or other words of the same length; and the engine reads ahead after
+each reply, as the server does while a help-seeker reads and types (we wait until it has), or not. `--first` measures
+this alone.
 """
 
 from __future__ import annotations
