@@ -84,6 +84,11 @@ class Clinic:
         """Let the worker see one job through."""
         self.desk.workers[1].work()
 
+    def note(self) -> None:
+        """Let the worker that drafts notes see one job through."""
+        (noter,) = [worker for worker in self.desk.workers if worker.name == "notes"]
+        noter.work()
+
     def tick(self) -> None:
         self.desk.workers[0].work()
 

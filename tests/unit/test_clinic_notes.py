@@ -51,8 +51,7 @@ def drafted(clinic: Clinic, kind: str = "note") -> tuple[Any, str, Any]:
     clinic.desk.noter.writer = clinic.writer
     clinic.writer.reply = NOTE
     assert send(clara, f"{at}/draft", {"kind": kind}, page=at).status_code == 303
-    assert clinic.desk.workers[-1].name == "notes"
-    clinic.desk.workers[-1].work()
+    clinic.note()
     return clara, at, papers(clinic)[-1]
 
 
@@ -156,7 +155,7 @@ def test_a_consent_taken_back_meanwhile_drops_the_draft_and_leaves_none_to_sign(
     say(client, "And again.", "m-2")
     send(clara, f"{at}/draft", {"kind": "note"}, page=at)
     send(client, "/consents/recording", {"answer": "withdrawn"})
-    clinic.desk.workers[-1].work()
+    clinic.note()
     assert len(papers(clinic)) == 1
     assert send(clara, f"{at}/{note.id}/sign", {"version": "1"}, page=at).status_code == 409
 
@@ -269,7 +268,7 @@ def offered(clinic: Clinic, reply: str, *, said: str = "I slept badly.", kind: s
     clinic.writer.reply = reply
     send(clara, f"{at}/draft", {"kind": kind}, page=at)
     for _ in range(4):
-        clinic.desk.workers[-1].work()
+        clinic.note()
     return clara, at
 
 
@@ -352,7 +351,7 @@ def test_a_draft_is_discarded_with_a_reason_and_its_words_are_gone(clinic: Clini
     assert "draft of a note discarded" in page
     assert "It is about somebody else." in page
     send(clara, f"{at}/draft", {"kind": "note"}, page=at)  # and another one may be asked for
-    clinic.desk.workers[-1].work()
+    clinic.note()
     assert [one.text for one in papers(clinic)] == [NOTE]
 
 

@@ -117,7 +117,7 @@ def note_review(clinic: Clinic) -> object:
     clara, at = clinic.client("clinician"), f"/inbox/{clinic.thread().id}/notes"
     clinic.desk.noter.writer = clinic.writer
     send(clara, f"{at}/draft", {"kind": "note"}, page=at)
-    clinic.desk.workers[-1].work()
+    clinic.note()
     with clinic.store.read() as unit:
         note = unit.case_notes.of(clinic.thread().id)[0]
     send(clara, f"{at}/{note.id}/sign", {"version": "1"}, page=at)

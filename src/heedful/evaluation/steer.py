@@ -32,8 +32,8 @@ from heedful.errors import ConfigError
 from heedful.evaluation.config import LookConfig
 from heedful.evaluation.run import look_folder, settle, write_json
 from heedful.evaluation.study import Say
-from heedful.formats import Sample
-from heedful.models.causal import add_markers, load
+from heedful.formats import Format, Sample
+from heedful.models.causal import CausalModel, add_markers, load
 from heedful.models.decoding import Decoding
 from heedful.models.generate import generate
 from heedful.models.pairs import check_fits
@@ -114,20 +114,15 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
         top_p=config.top_p,
         seed=config.seed,
     )
-    banned = unwritable(setting.fmt, causal.tokenizer)
-    written: dict[str, dict[str, list[str]]] = {}
     texts: dict[str, dict[str, str]] = {}
     for name in ("own choice", *([OTHER_DRAW] if config.do_sample else []), *plan.markers):
         rule = _forced(own, name, [s.id for s in samples]) if name in plan.markers else own
         drawn = replace(decoding, seed=config.seed + 1) if name == OTHER_DRAW else decoding
-        texts[name] = {}
-        for batch in generate(causal, samples, drawn, branches=config.branches, banned=banned, plan=rule):
-            for made in batch:
-                text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
-                texts[name][made.id] = setting.fmt.parse(text, causal.tokenizer).text
-        found = {id: published_tokens(text.lower()) for id, text in texts[name].items()}
-        written[name] = found
-        say(f"{name}: {len(found):,} replies")
+        texts[name] = _replies(causal, setting.fmt, samples, drawn, rule, branches=config.branches)
+        say(f"{name}: {len(texts[name]):,} replies")
+    written = {
+        name: {id: published_tokens(text.lower()) for id, text in found.items()} for name, found in texts.items()
+    }
     clusters = np.unique([s.conversation_id for s in samples], return_inverse=True)[1]
     summary = {
         "kind": "steer",
@@ -148,6 +143,19 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
     folder = look_folder(config, setting, "steer")
     write_json(folder / "steer.json", summary)
     return Steering(folder=folder, summary=summary)
+
+
+def _replies(
+    causal: CausalModel, fmt: Format, samples: Sequence[Sample], decoding: Decoding, rule: PlanRule, *, branches: int
+) -> dict[str, str]:
+    """Id of a sample -> the words of its reply."""
+    found: dict[str, str] = {}
+    banned = unwritable(fmt, causal.tokenizer)
+    for batch in generate(causal, samples, decoding, branches=branches, banned=banned, plan=rule):
+        for made in batch:
+            text = causal.tokenizer.decode(made.written.tokens, skip_special_tokens=False)
+            found[made.id] = fmt.parse(text, causal.tokenizer).text
+    return found
 
 
 def _forced(rule: PlanRule, label: str, names: Sequence[str]) -> PlanRule:

@@ -178,23 +178,23 @@ def happen(
     if isinstance(event, events.Said) and run.acted and run.logged:
         yearly.count(unit, yearly.PROTOCOLS, state.tier)
     read = max(read_up_to(thread), turn.sequence if turn else 0)
-    kept = {"crisis": state.to_dict(), "read": read}
-    if state.risk_level < thread.risk_level:
-        reason = getattr(event, "reason", "")
-        now = unit.threads.get(thread.id)
-        made = unit.threads.lower_risk(
-            thread.id, state.risk_level, by=by, reason=reason, version=now.version, state=kept
-        )
-    else:
-        made = unit.threads.raise_risk(thread.id, state.risk_level, by=by, state=kept)
     return Outcome(
-        thread=made,
+        thread=_keep(unit, thread, state, read, by=by, reason=getattr(event, "reason", "")),
         state=state,
         said=tuple(run.said),
         resources=run.resources,
         interrupt=run.interrupt,
         tasks=tuple(run.tasks),
     )
+
+
+def _keep(unit: Unit, thread: Thread, state: State, read: int, *, by: str, reason: str) -> Thread:
+    """Write the state, and up to which message it was read."""
+    kept = {"crisis": state.to_dict(), "read": read}
+    if state.risk_level >= thread.risk_level:
+        return unit.threads.raise_risk(thread.id, state.risk_level, by=by, state=kept)
+    now = unit.threads.get(thread.id)
+    return unit.threads.lower_risk(thread.id, state.risk_level, by=by, reason=reason, version=now.version, state=kept)
 
 
 @dataclass(kw_only=True)
