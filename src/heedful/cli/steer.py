@@ -57,6 +57,7 @@ def show(summary: Mapping[str, Any]) -> None:
     read = summary["read"]
     if read:
         table.add_column("read as that label, %", justify="right")
+        table.add_column("not forced, %", justify="right")
     rows = {**summary["against_own"], ANY: summary["all_pairs"]}
     if summary["other_draw"]:
         rows["no label, other random numbers"] = summary["other_draw"]
@@ -64,13 +65,15 @@ def show(summary: Mapping[str, Any]) -> None:
         shown = [estimate(found["changed"], 1), estimate(found["difference"], 1)]
         if read:
             heard = read["labels"].get(name) or (read["any"] if name == ANY else None)
-            shown.append(estimate(heard, 1) if heard else "")
+            plain = read["unforced"].get(name)
+            shown += [estimate(heard, 1) if heard else "", estimate(plain, 1) if plain else ""]
+            if name == ANY:
+                shown[-1] = f"{read['chance']:.1f}"
         table.add_row(escape(name), *shown)
-    Console(width=max(Console().width, 110)).print(table)
+    Console(width=max(Console().width, 132)).print(table)
     click.echo("Rows of one label compare with the model's own choice, which is that label at some places.")
     if read:
         own = read["corpus"]
-        beside = f"; the corpus' own replies are read rightly in {estimate(own, 1)} %" if own else ""
-        Console(width=110, highlight=False).print(
-            f"By chance the forced label is read in {read['chance']:.1f} %{beside}."
-        )
+        beside = f" The corpus' own replies are read rightly in {estimate(own, 1)} %." if own else ""
+        line = "Not forced: how often it is read under the model's own choice; over all labels 1 in K, by arithmetic."
+        Console(width=132, highlight=False).print(line + beside)

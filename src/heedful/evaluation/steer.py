@@ -10,8 +10,10 @@ outputs differ by more than half of their tokens once the label is another one.
     difference of two replies = 1 - |longest common subsequence| / |the longer one|, in lower-cased tokens
 
 A reply may change and still not do what was asked. So a scorer of replies that was trained apart (`reader`) can say
-which strategy it reads in each. Without any steering it would read the forced label in one of K replies, whatever the
-model writes: one reply stands for K forced labels. How often it is right about the corpus' own replies stands beside.
+which strategy it reads in each. Without any steering it would read the forced label in one of K replies on average over
+labels, whatever the model writes: one reply stands for K forced labels. A single label may be read far more often than
+that in everything, so how often it is read under the model's own choice stands beside it; and how often the reader is
+right about the corpus' own replies.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from heedful.agents.plan import PlanConfig, PlanSetting, settle_plan
 from heedful.classify import LabelModel
 from heedful.errors import ConfigError
 from heedful.evaluation.config import LookConfig
-from heedful.evaluation.run import look_folder, settle, write_json
+from heedful.evaluation.run import Setting, look_folder, settle, write_json
 from heedful.evaluation.study import Say
 from heedful.formats import Format, Sample
 from heedful.models.causal import CausalModel, add_markers, load
@@ -45,6 +47,7 @@ from heedful.scoring.text import lcs_length, published_tokens
 from heedful.types import Conversation, Turn
 
 HALF = 0.5
+OWN = "own choice"
 OTHER_DRAW = "own choice, other draw"
 
 
@@ -97,13 +100,7 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
     add_markers(causal, setting.fmt.markers)
     talks = corpora.load(setting.dataset, config.split, **setting.dataset_options)[: config.max_conversations]
     prepared = [setting.fmt.prepare(conv) for conv in setting.planners.plan(talks)]
-    samples = [
-        sample
-        for conv in prepared
-        for sample in setting.fmt.samples(
-            conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep, overlong=setting.overlong
-        )
-    ]
+    samples = _samples(setting, prepared, causal)
     own = plan.rule(causal.tokenizer.get_vocab(), {})
     decoding = Decoding(
         max_new_tokens=config.max_new_tokens,
@@ -115,7 +112,7 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
         seed=config.seed,
     )
     texts: dict[str, dict[str, str]] = {}
-    for name in ("own choice", *([OTHER_DRAW] if config.do_sample else []), *plan.markers):
+    for name in (OWN, *([OTHER_DRAW] if config.do_sample else []), *plan.markers):
         rule = _forced(own, name, [s.id for s in samples]) if name in plan.markers else own
         drawn = replace(decoding, seed=config.seed + 1) if name == OTHER_DRAW else decoding
         texts[name] = _replies(causal, setting.fmt, samples, drawn, rule, branches=config.branches)
@@ -136,13 +133,23 @@ def steer(config: SteerConfig, *, command: str = "", say: Say = lambda text: Non
         "decoding": decoding.record(),
         "guidance_scale": config.guidance_scale,
         "all_pairs": _compared(written, list(itertools.combinations(plan.markers, 2)), clusters),
-        "against_own": {name: _compared(written, [("own choice", name)], clusters) for name in plan.markers},
-        "other_draw": _compared(written, [("own choice", OTHER_DRAW)], clusters) if config.do_sample else None,
+        "against_own": {name: _compared(written, [(OWN, name)], clusters) for name in plan.markers},
+        "other_draw": _compared(written, [(OWN, OTHER_DRAW)], clusters) if config.do_sample else None,
         "read": None if reader is None else _read(reader, texts, plan, samples, prepared),
     }
     folder = look_folder(config, setting, "steer")
     write_json(folder / "steer.json", summary)
     return Steering(folder=folder, summary=summary)
+
+
+def _samples(setting: Setting, prepared: Sequence[Conversation], causal: CausalModel) -> list[Sample]:
+    return [
+        sample
+        for conv in prepared
+        for sample in setting.fmt.samples(
+            conv, causal.tokenizer, max_length=setting.max_length, keep=setting.keep, overlong=setting.overlong
+        )
+    ]
 
 
 def _replies(
@@ -204,6 +211,8 @@ def _read(
     }
     found: dict[str, Any] = {"reader": reader.fingerprint, "chance": 100.0 / len(plan.markers)}
     found["labels"] = {label: _share(values, clusters) for label, values in right.items()}
+    unforced = np.array(reader.predict([texts[OWN][s.id] for s in samples], before))
+    found["unforced"] = {label: _share(unforced == label, clusters) for label in plan.markers}
     found["any"] = _share(np.mean(list(right.values()), axis=0), clusters)
     gold = [(i, label) for i, s in enumerate(samples) if (label := _gold(turns[s.conversation_id][s.turn], plan))]
     found["corpus"] = None

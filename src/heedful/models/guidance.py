@@ -10,8 +10,10 @@ where the bracket is P(s | x, y_<=t) / P(s | x, y_<t): how much more the word le
 model is its own classifier of plans (GeDi, Krause et al. 2021, but against all other plans rather than one). This is
 classifier-free guidance (Ho and Salimans 2022; for words Sanchez et al. 2024) with the exact mean over plans as the
 unconditional side, for which no prompt has to be invented. A scale of 1 changes nothing, 0 takes the plan out of the
-words again. A word gains at most (guidance_scale - 1) * -log P(s | x, y_<t): nothing improbable is lifted far, and
-nothing at all once the words have made the plan plain.
+words again. A word gains at most (guidance_scale - 1) * -log P(s | x, y_<t), and nothing any more once the words have
+made the plan plain. For a plan that the model thought likely that is little. For one that is forced against it, it is
+much: at P(s) = 0.01 and a scale of 3 a word of 0.2 % can become the likeliest. No plausibility cut (Li et al. 2023)
+stands against that yet, so scales far above 2 are for looking, not for use.
 
 Cost: K branches are fed where one was, over one copy of the prompt.
 """
