@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +149,32 @@ def test_a_reply_waits_for_what_is_read_for_itself() -> None:
         until(lambda: engine.state().running == 1)
         assert engine.run(ask("quick"), timeout=10).text == "quick"
         assert error_of(slow).code == "cancelled"
+
+
+def test_a_reply_that_waits_for_its_own_reading_holds_up_nobody() -> None:
+    ask_of = {
+        1: ("A", "ahead", "drafts"),
+        2: ("A", "reply", "drafts"),
+        3: ("B", "reply", "drafts"),
+        4: ("", "reply", "x"),
+    }
+    works = {
+        n: Work(id=n, ticket=Ticket(ask(key=k, aim=a, caller=c), cancel=lambda _: None), submitted=0, wait_until=9e9)
+        for n, (k, a, c) in ask_of.items()
+    }
+    sent: list[int] = []
+    engine: Any = WorkerEngine("echo", {}, model="test")
+    engine._left_queue = lambda: None
+    process: Any = SimpleNamespace(
+        running={1: works[1]}, streams=3, channel=SimpleNamespace(send=lambda frame: sent.append(frame["id"]))
+    )
+    for n in (2, 3, 4):
+        engine._queue.put(works[n])
+    engine._hand_out(process, 0.0)
+    assert (sent, [work.id for work in engine._queue]) == ([3, 4], [2])
+    process.running.pop(1)
+    engine._hand_out(process, 0.0)
+    assert sent == [3, 4, 2]
 
 
 def test_nothing_is_read_ahead_beside_a_reply() -> None:

@@ -316,11 +316,8 @@ class WorkerEngine(Submitting):
 
     def _hand_out(self, process: _Process, now: float) -> None:
         while self._stop_at is None and len(process.running) < process.streams:
-            work = self._queue.take()
+            work = self._queue.take(wanted=lambda waiting: not _read_now(process, waiting))
             if work is None:
-                return
-            if _read_now(process, work):
-                self._queue.put_back(work)
                 return
             self._left_queue()
             if work.ticket.done:
