@@ -137,6 +137,27 @@ def test_reading_ahead_gives_way_to_a_reply_elsewhere() -> None:
         assert error_of(ahead).code == "cancelled"
 
 
+def test_a_prompt_that_is_read_slowly_is_given_up_without_losing_the_process() -> None:
+    with worker({"pace": 0.01, "streams": 2}, grace=0.2) as engine:
+        ahead = engine.submit(ask("HANG " * 3, aim="ahead", key="one", time_limit=600))
+        until(lambda: engine.state().running == 1)
+        pid = engine.pid
+        assert engine.run(ask("quick", key="two"), timeout=10).text == "quick"
+        assert error_of(ahead).code == "cancelled"
+        time.sleep(0.6)  # three times the grace that a reply gets
+        assert engine.run(ask("again", key="two"), timeout=10).text == "again"
+        assert (engine.pid, engine.state().restarts) == (pid, 0)
+
+
+def test_a_prompt_that_is_read_for_longer_than_its_limit_ends_the_process() -> None:
+    with worker({"pace": 0.01}, grace=0.2) as engine:
+        ahead = engine.submit(ask("HANG " * 3, aim="ahead", key="one", time_limit=0.5))
+        until(lambda: engine.state().running == 1)
+        assert engine.run(ask("quick", key="two"), timeout=10).text == "quick"
+        assert error_of(ahead).code == "cancelled"
+        assert engine.state().restarts == 1
+
+
 def test_a_reply_waits_for_what_is_read_for_itself() -> None:
     with worker({"pace": 0.02, "streams": 2}) as engine:
         ahead = engine.submit(ask("word " * 20, aim="ahead", key="one"))
