@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ server_kit.require()
 from clinic_kit import Clinic, make_clinic, say, send
 
 from heedful.server.ahead import MOST, TRIES, Ahead
+from heedful.server.background import Repeated
 from heedful.server.clinic import _readers_ahead
 from heedful.types import Conversation
 
@@ -73,6 +75,46 @@ def test_a_message_that_was_faster_is_left_to_its_draft(clinic: Clinic) -> None:
     say(clinic.client("help_seeker"), "One more thing.", "m-2")
     assert clinic.desk.ahead.once()
     assert not reading(clinic).read
+
+
+@pytest.mark.parametrize("why", ["taken over", "held", "consent", "closed", "gone"])
+def test_where_no_draft_would_be_made_nothing_is_read(clinic: Clinic, why: str) -> None:
+    decided(clinic, "approve")
+    thread, user = clinic.thread().id, clinic.site.ids["clinician"]
+    if why == "consent":
+        clinic.store.run(lambda unit: unit.threads.stop_drafts(thread, "consent", by=user))
+    elif why == "gone":
+        clinic.desk.ahead._tries = OrderedDict({"no-such-thread": TRIES})
+    else:
+        act = {"taken over": clinic.desk.clinic.take_over, "held": clinic.desk.clinic.hold}
+        act |= {"closed": clinic.desk.clinic.close}
+        act[why](thread, by=user, **({} if why == "taken over" else {"reason": "Enough for today"}))
+    assert clinic.desk.ahead.once()
+    assert not reading(clinic).read
+    assert not clinic.desk.ahead.once(), "nothing is left"
+
+
+def test_what_a_person_writes_in_a_conversation_of_theirs_is_not_for_the_model(clinic: Clinic) -> None:
+    say(clinic.begun(), "I slept badly.", "m-1")
+    path, client = f"/inbox/{clinic.thread().id}", clinic.client("clinician")
+    assert send(client, f"{path}/take", {}, page=path).status_code == 303
+    assert send(client, f"{path}/write", {"text": "I am here.", "client_id": "w-1"}, page=path).status_code == 303
+    assert not clinic.desk.ahead._tries
+
+
+def test_who_reads_ahead_and_who_drafts_are_woken(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+    monkeypatch.setattr(Repeated, "wake", lambda worker: woken.append(worker.name.partition("-")[0]))
+    decided(clinic, "reject", reason="Too early")
+    woken.clear()
+    path = f"/inbox/{clinic.thread().id}"
+    assert send(clinic.client("clinician"), f"{path}/draft", {}, page=path).status_code == 303
+    assert set(woken) == {"drafts"}
+    clinic.draft()
+    (draft,) = clinic.drafts("drafted")
+    woken.clear()
+    assert send(clinic.client("clinician"), f"{path}/drafts/{draft.id}/approve", {}, page=path).status_code == 303
+    assert woken == ["ahead"]
 
 
 def test_it_is_tried_again_while_others_are_answered(clinic: Clinic) -> None:

@@ -101,6 +101,48 @@ def test_what_was_read_ahead_is_not_read_again(smollm: Any) -> None:
     assert new < changed.prompt_tokens - changed.cached_tokens
 
 
+class Counting:
+    """llama.cpp's server, and how much of a prompt each request had."""
+
+    def __init__(self, server: Any) -> None:
+        self.server, self.asked = server, list[int]()
+
+    def handle_chat_completions(self, body: Any, chunk: Any) -> Any:
+        self.asked.append(len(body["messages"]))
+        return self.server.handle_chat_completions(body, chunk)
+
+    def handle_completions(self, body: Any, chunk: Any) -> Any:
+        self.asked.append(len(body["prompt"]))
+        return self.server.handle_completions(body, chunk)
+
+
+def test_a_long_prompt_is_read_ahead_in_pieces_and_given_up_between_two(
+    smollm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heedful.server.engine.pieces.PIECE", 40)
+    counting = Counting(smollm._server)
+    monkeypatch.setattr(smollm, "_server", counting)
+    said = [f"That was on day {n}, and the night was long and loud and full of worries again." for n in range(9)]
+    talk = replace(job(*said, max_tokens=5), aim="ahead", key="pieces")
+    wanted = iter([False, False])
+    _, some = write(smollm, talk, lambda: next(wanted, True))
+    assert counting.asked == [3], "asked once before it, once at its end, and then given up"
+    counting.asked.clear()
+    _, read = write(smollm, talk)
+    assert counting.asked == [7, 9]
+    assert some.prompt_tokens - 8 <= read.cached_tokens < read.prompt_tokens / 2
+    _, whole = write(smollm, replace(talk, aim="reply"))
+    assert whole.cached_tokens >= whole.prompt_tokens - 1
+    counting.asked.clear()
+    write(smollm, talk)
+    assert counting.asked == [9], "what is in memory is not put out of it by a shorter prompt"
+    counting.asked.clear()
+    long = replace(job(*(text * 4 for text in said), max_tokens=5), aim="ahead", key="long")
+    with pytest.raises(EngineError):
+        write(smollm, long)
+    assert counting.asked == [9], "too long: said of the whole, before a piece is read"
+
+
 def test_conversations_with_the_same_beginning_stay_in_their_seats(smollm: Any) -> None:
     """More conversations than streams, all behind the same long words: each finds its own again."""
     system = {"role": "system", "content": "Answer kindly, and in one plain sentence. " * 8}
@@ -238,7 +280,9 @@ def planning_run(folder: Path) -> Path:
     return run
 
 
-def test_llama_and_transformers_write_the_same_in_the_format_of_the_run(tmp_path: Path) -> None:
+def test_llama_and_transformers_write_the_same_in_the_format_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need_llama()
     from heedful.models.causal import load
     from heedful.models.gguf import export_gguf
@@ -255,9 +299,14 @@ def test_llama_and_transformers_write_the_same_in_the_format_of_the_run(tmp_path
         assert one
         assert (left.prompt_tokens, left.finish) == (right.prompt_tokens, right.finish)
     ahead = replace(spoken("I slept badly.", "Other words were sent.", "."), aim="ahead")
+    monkeypatch.setattr("heedful.server.engine.pieces.PIECE", 30)
+    counting = Counting(llama._server)
+    monkeypatch.setattr(llama, "_server", counting)
     assert write(local, ahead) == ("", Written(finish="stop")), "it keeps no prompts"
     words, read = write(llama, ahead)
     assert words == ""
+    assert len(counting.asked) > 1
+    assert counting.asked[-1] == read.prompt_tokens
     _, after = write(llama, spoken("I slept badly.", "Other words were sent.", "My work."))
     assert read.cached_tokens < after.cached_tokens
     assert after.cached_tokens >= read.prompt_tokens - 14, "all but the dot and the marks behind it"

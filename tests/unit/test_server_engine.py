@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,6 +137,27 @@ def test_reading_ahead_gives_way_to_a_reply_elsewhere() -> None:
         assert error_of(ahead).code == "cancelled"
 
 
+def test_a_prompt_that_is_read_slowly_is_given_up_without_losing_the_process() -> None:
+    with worker({"pace": 0.01, "streams": 2}, grace=0.2) as engine:
+        ahead = engine.submit(ask("HANG " * 3, aim="ahead", key="one", time_limit=600))
+        until(lambda: engine.state().running == 1)
+        pid = engine.pid
+        assert engine.run(ask("quick", key="two"), timeout=10).text == "quick"
+        assert error_of(ahead).code == "cancelled"
+        time.sleep(0.6)  # three times the grace that a reply gets
+        assert engine.run(ask("again", key="two"), timeout=10).text == "again"
+        assert (engine.pid, engine.state().restarts) == (pid, 0)
+
+
+def test_a_prompt_that_is_read_for_longer_than_its_limit_ends_the_process() -> None:
+    with worker({"pace": 0.01}, grace=0.2) as engine:
+        ahead = engine.submit(ask("HANG " * 3, aim="ahead", key="one", time_limit=0.5))
+        until(lambda: engine.state().running == 1)
+        assert engine.run(ask("quick", key="two"), timeout=10).text == "quick"
+        assert error_of(ahead).code == "cancelled"
+        assert engine.state().restarts == 1
+
+
 def test_a_reply_waits_for_what_is_read_for_itself() -> None:
     with worker({"pace": 0.02, "streams": 2}) as engine:
         ahead = engine.submit(ask("word " * 20, aim="ahead", key="one"))
@@ -148,6 +170,32 @@ def test_a_reply_waits_for_what_is_read_for_itself() -> None:
         until(lambda: engine.state().running == 1)
         assert engine.run(ask("quick"), timeout=10).text == "quick"
         assert error_of(slow).code == "cancelled"
+
+
+def test_a_reply_that_waits_for_its_own_reading_holds_up_nobody() -> None:
+    ask_of = {
+        1: ("A", "ahead", "drafts"),
+        2: ("A", "reply", "drafts"),
+        3: ("B", "reply", "drafts"),
+        4: ("", "reply", "x"),
+    }
+    works = {
+        n: Work(id=n, ticket=Ticket(ask(key=k, aim=a, caller=c), cancel=lambda _: None), submitted=0, wait_until=9e9)
+        for n, (k, a, c) in ask_of.items()
+    }
+    sent: list[int] = []
+    engine: Any = WorkerEngine("echo", {}, model="test")
+    engine._left_queue = lambda: None
+    process: Any = SimpleNamespace(
+        running={1: works[1]}, streams=3, channel=SimpleNamespace(send=lambda frame: sent.append(frame["id"]))
+    )
+    for n in (2, 3, 4):
+        engine._queue.put(works[n])
+    engine._hand_out(process, 0.0)
+    assert (sent, [work.id for work in engine._queue]) == ([3, 4], [2])
+    process.running.pop(1)
+    engine._hand_out(process, 0.0)
+    assert sent == [3, 4, 2]
 
 
 def test_nothing_is_read_ahead_beside_a_reply() -> None:

@@ -2,7 +2,8 @@
 types. The next draft then waits for the new message alone, and not for the words that a clinician had changed.
 
 It is a convenience of this process: nothing is stored, a process that did not see the reply being sent knows nothing of
-it, and every reply comes first (`aim="ahead"` of an engine's request).
+it, and every reply comes first (`aim="ahead"` of an engine's request). Only a conversation in which the next message
+would get a draft is read.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ class Ahead:
                 return False
             thread, left = self._tries.popitem()
         with self.store.read() as unit:
+            now = unit.threads.find(thread)
+            if now is None or now.state != "ai_assisted" or now.drafts_stopped:
+                return True  # a person has it, or nobody: no model reads what it will not answer
             said = conversation(unit, thread, last=self.last, step=STEP, strategies="added")
         if not said.turns or said.turns[-1].role != "assistant":
             return True  # the next message is there already, and its draft reads for itself

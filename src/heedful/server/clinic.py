@@ -48,6 +48,8 @@ POLL: Final = 1.0
 """Seconds between looks at the queue; a message wakes the worker at once."""
 SHOWN_TURNS: Final = 60
 """Turns that the model is shown at most."""
+Kind = Literal["drafts", "notes", "belief", "ahead"]
+"""Workers that can be woken, by the beginning of their names."""
 _MAKING: Final = threading.Lock()
 
 
@@ -105,12 +107,12 @@ class Desk:
         for worker in self._all():
             worker.start()
 
-    def wake(self, *kinds: Literal["drafts", "notes", "belief"]) -> None:
+    def wake(self, first: Kind, *others: Kind) -> None:
         """There is something to do for these workers: of each kind one that waits for work, or all where none does.
 
         A worker that was not woken looks by itself after `POLL` seconds.
         """
-        for kind in kinds:
+        for kind in (first, *others):
             workers = [worker for worker in self.workers if worker.name.partition("-")[0] == kind]
             idle = [worker for worker in workers if worker.idle]
             for worker in idle[:1] or workers:
@@ -120,7 +122,7 @@ class Desk:
         """A reply was sent: the model may read it before the next message comes."""
         if self.ahead is not None:
             self.ahead.sent(thread)
-            self.wake()
+            self.wake("ahead")
 
     def stop(self) -> None:
         """Stop the threads; a draft that is being written is given up, its job stays."""

@@ -316,11 +316,8 @@ class WorkerEngine(Submitting):
 
     def _hand_out(self, process: _Process, now: float) -> None:
         while self._stop_at is None and len(process.running) < process.streams:
-            work = self._queue.take()
+            work = self._queue.take(wanted=lambda waiting: not _read_now(process, waiting))
             if work is None:
-                return
-            if _read_now(process, work):
-                self._queue.put_back(work)
                 return
             self._left_queue()
             if work.ticket.done:
@@ -355,7 +352,11 @@ class WorkerEngine(Submitting):
 
     def _tell_to_stop(self, process: _Process | None, work: Work) -> None:
         if process is not None and work.id in process.running and work.kill_at == float("inf"):
-            work.late_at, work.kill_at = float("inf"), time.monotonic() + self.limits.grace
+            late_at, work.late_at = work.late_at, float("inf")
+            work.kill_at = time.monotonic() + self.limits.grace
+            if work.ticket.request.aim == "ahead":
+                # It stops between two pieces of its prompt at the soonest. A slow one is no reason to lose every seat.
+                work.kill_at = max(work.kill_at, late_at)
             process.channel.send({"op": "cancel", "id": work.id})
 
     def _clear_the_way(self, process: _Process, coming: Work) -> None:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from heedful.models.plan import PlanRule
 from heedful.models.talk import ReplyStream, thought_of, unwritable
 from heedful.server.engine.find import find_gguf
 from heedful.server.engine.gguf_head import special_tokens, token_bytes
+from heedful.server.engine.pieces import cuts
 from heedful.server.engine.seats import Seats
 from heedful.server.engine.texts import STEP, sample_of
 from heedful.server.engine.why import uncertainty, version_of, why_of
@@ -66,6 +67,8 @@ class LlamaBackend:
         beside = int(options.get("cache_mib", 0)) * 2**20 // per_seat if per_seat else 0
         self.seats = max(self.streams, min(self.streams + beside, MOST_SEATS))
         self._seats = Seats(self.seats)
+        self._held: dict[int, Sequence[Any]] = {}
+        """Seat -> the prompt that was read there last: tokens, or messages."""
         self.version = version_of(found.gguf)
         self.manner: Manner | None = None
         self._tokenizer: Any = None
@@ -105,11 +108,14 @@ class LlamaBackend:
     ) -> Written:
         # The template is read with special tokens in it: typed by a person they would end a turn and begin another.
         clean = [{"role": m["role"], "content": neutral(m["content"], self.specials)} for m in messages]
-        answer = _Answer(emit if job.aim == "reply" else _nothing, cancelled)
         body = {"messages": clean, "max_tokens": _new(job), **_drawing(job.options)}
+        if job.aim == "ahead":
+            return self._ahead(self._server.handle_chat_completions, "messages", body, job, cancelled)
+        answer = _Answer(emit, cancelled)
         if job.reasons == "wanted":
             body |= {"logprobs": True, "top_logprobs": 1}
         answer.end(self._server.handle_chat_completions(body, answer.chunk))
+        self._held[job.options["seat"]] = clean
         sure = uncertainty(answer.logprobs)
         return answer.written(why={} if sure is None else {"uncertainty": sure})
 
@@ -145,10 +151,8 @@ class LlamaBackend:
         room = min(self.context, manner.max_length)
         sample = sample_of(fmt, conversation, self._tokenizer, max_length=room, new_tokens=new, key=job.key)
         if job.aim == "ahead":
-            answer = _Answer(_nothing, cancelled)
             body = {"prompt": list(sample.prompt), "n_predict": _new(job), **_drawing(options)}
-            answer.end(self._server.handle_completions(body, answer.chunk))
-            return answer.written()
+            return self._ahead(self._server.handle_completions, "prompt", body, job, cancelled)
         chosen = self._choose(manner, conversation, sample, options)
         parts: list[str] = [] if chosen is None else [chosen.marker]
         shown = ReplyStream(fmt, self._tokenizer, emit)
@@ -170,12 +174,42 @@ class LlamaBackend:
             **({"logprobs": 1} if job.reasons == "wanted" else {}),
         }
         answer.end(self._server.handle_completions(body, answer.chunk))
+        self._held[options["seat"]] = list(sample.prompt)
         reply = fmt.parse("".join(parts), self._tokenizer)
         shown.show(reply.text)
         probabilities = () if chosen is None else chosen.probabilities
         thought = thought_of(reply, conversation, None if chosen is None else manner.plan, probabilities)
         why = why_of(thought, answer.logprobs, fmt=fmt, setting=manner.plan) if job.reasons == "wanted" else {}
         return _with_choice(answer.written(plan=reply.plan, why=why), chosen)
+
+    def _ahead(
+        self,
+        ask: Callable[[dict[str, Any], Callable[[Any], bool]], Any],
+        field: Literal["messages", "prompt"],
+        body: dict[str, Any],
+        job: Job,
+        cancelled: Callable[[], bool],
+    ) -> Written:
+        """Read a prompt in pieces, each the prompt up to there; llama.cpp looks at no clock before one is read."""
+        coming, seat = body[field], job.options["seat"]
+        held = self._held.pop(seat, ())
+        if field == "messages" and sum(map(_tokens, coming)) > 0.75 * self.context:
+            until = [len(coming)]  # perhaps too long, which llama.cpp says only of the whole
+        elif field == "messages":
+            until = cuts(coming, held, size=_tokens, last=lambda message: message["role"] == "user")
+        else:
+            until = cuts(coming, held, size=lambda token: 1, last=lambda token: True)
+        first: Written | None = None
+        done = Written(finish="stop")
+        for end in until:
+            if cancelled():
+                break
+            answer = _Answer(_nothing, cancelled)
+            answer.end(ask({**body, field: coming[:end]}, answer.chunk))
+            self._held[seat] = coming[:end]
+            done = answer.written()
+            first = first or done
+        return done if first is None else replace(done, cached_tokens=first.cached_tokens)
 
     def _choose(
         self, manner: Manner, conversation: Conversation, sample: Sample, options: Mapping[str, Any]
@@ -319,6 +353,11 @@ class _Answer:
                     self.logprobs.append(float(token["logprob"]))
                 self.among = {int(t["id"]): float(t["prob"]) for t in token.get("top_probs") or ()} or self.among
             self.finish = choice.get("finish_reason") or self.finish
+
+
+def _tokens(message: Mapping[str, str]) -> float:
+    """About how many tokens a message has; a word of English has four letters or so, and is one."""
+    return len(message["content"].encode()) / 4
 
 
 def _new(job: Job) -> int:

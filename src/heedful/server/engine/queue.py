@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from heedful.server.engine.base import Ticket
@@ -60,17 +60,18 @@ class FairQueue:
         self._callers.setdefault(caller, deque()).appendleft(work)
         self._callers.move_to_end(caller, last=False)
 
-    def take(self) -> Work | None:
-        """The next one; its caller goes to the end of the round."""
-        if not self._callers:
-            return None
-        caller, queue = next(iter(self._callers.items()))
-        work = queue.popleft()
-        if queue:
-            self._callers.move_to_end(caller)
-        else:
-            del self._callers[caller]
-        return work
+    def take(self, *, wanted: Callable[[Work], bool] = lambda _: True) -> Work | None:
+        """The next one; its caller goes to the end of the round. One that is not wanted yet keeps its place, and holds
+        up nobody.
+        """
+        for queue in self._callers.values():
+            work = next(filter(wanted, queue), None)
+            if work is not None:
+                self.remove(work)
+                if queue:
+                    self._callers.move_to_end(work.ticket.request.caller)
+                return work
+        return None
 
     def remove(self, work: Work) -> bool:
         """It is no longer wanted; whether it was here."""

@@ -18,8 +18,8 @@ from heedful.server.shown import show
 
 router = APIRouter(prefix="/inbox/{thread}", include_in_schema=False)
 Text = Annotated[str, Form()]
-SENDING = ("edit", "write")
-"""Forms that send words to the help-seeker."""
+SENDING = ("edit",)
+"""Forms that send words to the help-seeker where the model drafts; `write` is of conversations that a person has."""
 Short = Annotated[str, Form(max_length=200)]
 
 
@@ -61,7 +61,7 @@ def draft_again(thread: str, caller: Called, desk: At) -> Response:
 
     def act() -> None:
         progress.again(desk.clinic, thread, by=caller.user or "")
-        desk.wake()
+        desk.wake("drafts")
 
     return done(thread, caller, desk, act)
 
