@@ -16,6 +16,7 @@ from heedful.safety import crisis, gate, texts
 from heedful.safety.crisis import Assessment
 from heedful.safety.events import RUNGS, Question
 from heedful.safety.policy import Decision, decide
+from heedful.server import logs
 from heedful.server.engine.base import Message
 from heedful.server.guard import Guard, Verdict
 from heedful.types import Turn
@@ -52,6 +53,9 @@ WORDS: Final[dict[str, tuple[str, str, str, str]]] = {
     ),
 }
 """Language -> line and emergency number where no country is known, what stands in for a blocked reply, who writes."""
+
+FAILED: Final[Mapping[str, Any]] = {"guard": "failed"}
+"""What the caller learns where the configured guard raised and the rules answered alone."""
 
 
 class CrisisGuard:
@@ -139,9 +143,19 @@ class Around:
         first = self.crisis.before(messages)
         if first.action == "replace":
             return first
-        second = self.other.before(messages)
+        try:
+            second = self.other.before(messages)
+        except Exception as err:  # whatever it is: it takes nobody's help away
+            if first.action == "pass":
+                raise
+            logs.fault(err)
+            # What the other guard would have said of the model's reply is not known, so there is none.
+            return replace(
+                first, action="replace", text=f"{first.text}\n\n{first.otherwise}", facts={**first.facts, **FAILED}
+            )
         facts, look = {**second.facts, **first.facts}, first.after or self.crisis.after
-        after = _both(look, second.after or self.other.after)
+        later = second.after or self.other.after
+        after = _both(look, later if first.action == "pass" else _held_back(later))
         if first.action == "pass" or second.action == "pass":
             kept = second if first.action == "pass" else first
             return replace(kept, facts=facts, after=after)
@@ -168,6 +182,20 @@ def _both(one: Callable[[str], Verdict], other: Callable[[str], Verdict]) -> Cal
         return replace(second, facts={**first.facts, **second.facts})
 
     return look
+
+
+def _held_back(look: Callable[[str], Verdict]) -> Callable[[str], Verdict]:
+    """Behind lines that went out already a guard that fails is no error: the reply stays back."""
+
+    def careful(text: str) -> Verdict:
+        try:
+            return look(text)
+        except Exception as err:
+            logs.fault(err)
+            spoken = texts.nearest_language(crisis.assess(text).language)
+            return Verdict(action="replace", text=WORDS[spoken][2], facts=FAILED)
+
+    return careful
 
 
 def _urgent(decision: Decision) -> bool:
