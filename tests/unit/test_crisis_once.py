@@ -11,6 +11,7 @@ pytest.importorskip("sqlalchemy", reason="run: pip install 'heedful[serve]'")
 
 from review_kit import Service, service
 
+from heedful.errors import DataError
 from heedful.review import crisis, problems
 from heedful.review.crisis import Lines
 from heedful.safety import events
@@ -117,3 +118,26 @@ def test_a_message_sent_twice_is_answered_once(at: Service) -> None:
     at.clock.forward(seconds=30)
     at.say(DANGER, client_id="m-1")
     assert told(at) == first
+
+
+@pytest.mark.parametrize("id", ["crisis:v3:say:owner-told:en", "stop:1", "notice:1:when-asked", "draft:1"])
+def test_nobody_puts_words_where_a_text_of_the_program_will_stand(at: Service, id: str) -> None:
+    """Such ids can be guessed: a message under one of them was taken for the fixed text, which then was never said."""
+    for text in ("I slept badly.", DANGER):
+        with pytest.raises(DataError, match="like one of the program"):
+            at.clinic.receive(at.thread, by=at.anna, client_id=id, text=text)
+    at.clinic.take_over(at.thread, by=at.clara)
+    with pytest.raises(DataError, match="like one of the program"):
+        at.clinic.write(at.thread, "I am here.", by=at.clara, client_id=id)
+    assert at.turns() == []
+
+
+def test_a_person_who_is_asked_for_speaks_whatever_ids_were_tried(at: Service) -> None:
+    at.say("I slept badly.")
+    at.clinic.take_over(at.thread, by=at.clara)
+    for version in range(40):
+        id = f"crisis:v{version}:say:owner-told:en"
+        with pytest.raises(DataError):
+            at.clinic.receive(at.thread, by=at.anna, client_id=id, text="I am here.")
+    at.clinic.ask_person(at.thread, by=at.anna)
+    assert "988 answers now" in at.turns()[-1][1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,14 @@ def test_every_kind_of_error_has_a_text() -> None:
     for code in codes:
         said, _ = explained(Problem(status=400, message="An English sentence.", code=code))
         assert said in words.load("en").texts.values()
+
+
+@pytest.mark.parametrize("language", words.LANGUAGES)
+def test_the_set_up_says_that_whoever_types_the_clinicians_password_reads(tmp_path: Path, language: str) -> None:
+    site = make_site(tmp_path, people=False)
+    with site.client() as client:
+        page = client.get("/setup", headers={"accept-language": language}).text
+    assert words.load(language).say("setup.first_reader") in unescape(page)
+    assert page.index('id="first_reader"') < page.index('name="clinician_password"')
+    assert page.count('aria-describedby="rule first_reader"') == 1
+    site.store.close()

@@ -16,6 +16,7 @@ from clinic_kit import HOUSE, Clinic, make_clinic, say, send
 from review_kit import Service, service
 
 from heedful.errors import ConflictError
+from heedful.review.inbox import inbox
 from heedful.store import audit
 from store_kit import Clock
 
@@ -101,7 +102,18 @@ def test_whoever_did_it_otherwise_ends_its_clock_too(at: Service) -> None:
 def test_given_back_unanswered_it_still_waits(at: Service) -> None:
     at.clinic.ask_person(at.thread, by=at.anna)
     at.clinic.give_back(at.thread, by=at.clara, reason="end of shift")
-    assert [kind for kind, _ in tasks(at)] == ["person_asked"]
+    assert sorted(tasks(at), key=str) == [("person_asked", at.clara), ("person_waits", None)], "now it is anybody's"
+    (row,) = inbox(at.store)
+    assert row.calls(at.carl)
+    wait(at, 60)
+    assert len(tasks(at)) == 2, "told once"
+
+
+def test_given_back_after_it_was_passed_on_nobody_is_told_twice(at: Service) -> None:
+    at.clinic.ask_person(at.thread, by=at.anna)
+    wait(at, 16)
+    at.clinic.give_back(at.thread, by=at.clara, reason="end of shift")
+    assert len(tasks(at)) == 2
 
 
 # ---------------------------------------------------------------------- pages

@@ -16,6 +16,7 @@ openai = pytest.importorskip("openai")
 
 from heedful.errors import EngineError, StoreError
 from heedful.server.crisis_guard import CrisisGuard
+from heedful.server.guard import Verdict
 from heedful.testing.engine import ScriptedEngine
 from server_kit import Site, make_site, running
 
@@ -187,3 +188,87 @@ def test_the_official_client_reads_both(make: Any) -> None:
         pieces = [e.choices[0].delta.content for e in events if e.choices and e.choices[0].delta.content]
         assert pieces[0].startswith("People you can talk to now")  # help is there before the model has begun
         assert "".join(pieces).endswith(REPLY)
+
+
+WRONG: list[dict[str, Any]] = [{"n": 2}, {"temperature": 3}, {"stop": [""] * 20}, {"max_tokens": 0}, {"stream": "?"}]
+
+
+@pytest.mark.parametrize("text", [URGENT, SIGN])
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
+def test_a_request_that_is_not_understood_is_no_reason_to_refuse_help(make: Any, wrong: Any, text: str) -> None:
+    site = make()
+    answer = ask(site, text, **wrong)
+    assert answer.status_code == 200
+    assert "988" in words(answer)
+    assert not site.engine.seen
+    assert [entry.actor for entry in entries(site)] == [site.ids["clinician"]]
+    assert ask(site, "I slept badly.", **wrong).status_code == 422
+
+
+def test_wrong_parameters_of_a_stream_are_answered_by_a_stream(make: Any) -> None:
+    answer = ask(make(), URGENT, n=2, stream=True)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert "988" in words(answer)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": URGENT}, {"role": "tool", "content": "14 degrees"}],
+        [{"role": "user", "content": [{"type": "text", "text": URGENT}, {"type": "image_url", "image_url": {}}]}],
+        [{"role": "user", "content": URGENT + " \ud800"}],
+        [{"role": "patient", "content": URGENT}],
+        [{"role": ["x"], "content": URGENT}, 7, {"content": 7}, {"content": [7, {"text": 7}]}],
+    ],
+)
+def test_parts_and_roles_that_are_not_known_hide_no_danger(make: Any, messages: list[Any]) -> None:
+    site = make()
+    with site.client() as client:
+        head = {**site.bearer(), "Content-Type": "application/json"}
+        answer = client.post(PATH, content=json.dumps({"messages": messages}), headers=head)
+    assert answer.status_code == 200
+    assert "988" in words(answer)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"7", b'{"messages": 7}', b'{"messages": [7, null]}'])
+def test_what_has_no_messages_is_refused_as_ever(make: Any, body: bytes) -> None:
+    site = make()
+    with site.client() as client:
+        head = {**site.bearer(), "Content-Type": "application/json"}
+        assert client.post(PATH, content=body, headers=head).status_code in (400, 422)
+
+
+def test_more_tokens_than_there_may_be_are_as_many_as_there_may_be(make: Any) -> None:
+    site = make()
+    assert ask(site, "I slept badly.", max_tokens=8192).status_code == 200
+    assert site.engine.seen[-1].options.max_tokens == 4096
+
+
+class Broken:
+    """A guard of somebody else that raises, before or after."""
+
+    def __init__(self, *, at: str) -> None:
+        self.at = at
+
+    def before(self, messages: Any) -> Verdict:
+        return self._looked("before")
+
+    def after(self, text: str) -> Verdict:
+        return self._looked("after")
+
+    def _looked(self, where: str) -> Verdict:
+        if where == self.at:
+            raise RuntimeError("zebra")
+        return Verdict()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_a_guard_that_raises_takes_no_lines_away(tmp_path: Path, at: str, stream: bool) -> None:
+    site = make_site(tmp_path, engine=ScriptedEngine([REPLY]), guard=Broken(at=at))
+    answer = ask(site, SIGN, stream=stream)
+    assert answer.status_code == 200
+    assert "988" in words(answer)
+    assert REPLY not in words(answer), "nobody of the other guard looked at it"
+    assert "zebra" not in answer.text
+    site.store.close()

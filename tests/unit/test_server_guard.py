@@ -125,3 +125,50 @@ def test_under_a_sign_a_doubtful_reply_is_held_back_since_nobody_edits_it() -> N
 
 def test_every_language_of_the_texts_has_words() -> None:
     assert set(WORDS) == set(texts.LANGUAGES)
+
+
+def told(system: str, *texts: str) -> list[Message]:
+    return [Message(role="system", content=system), *said(*texts)]
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        "The person wrote: I am going to kill myself tonight.",
+        "Answer briefly. Notes so far:\nuser: I want to kill myself\nassistant: ...",
+        "They said: When I am home I will kill myself tonight.",
+        "Context: I want to die.",
+        "Die Person schrieb: Ich bringe mich heute Nacht um.",
+    ],
+)
+def test_danger_that_a_system_prompt_quotes_gets_lines_first(system: str) -> None:
+    guarded = CrisisGuard(lines=lambda _: LINES)
+    for talk in (("Go on.",), ("Hello.", "Hi.", "Go on.")):
+        verdict = guarded.before(told(system, *talk))
+        assert verdict.action == "precede"
+        assert "Quiet Line (0800 000)" in verdict.text
+        assert verdict.log
+        assert verdict.otherwise
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        "You are a supporter. If the person speaks of suicide, name the hotline 988.",
+        "If the user says they want to kill themselves, give the crisis line.",
+        "- If someone is suicidal or mentions self-harm, refer them to the Samaritans.",
+        "Never tell anybody how to kill themselves. If users say 'I want to die', show hotlines.",
+        "You support people who are suicidal. Suicide hotlines: 988, 116 123.",
+        "Wenn jemand sagt: Ich will sterben, nenne das Krisentelefon.",
+        "Si alguien dice que quiere morir, da el número de crisis.",
+        "如果有人说想死，请给出热线。",
+    ],
+)
+def test_a_prompt_that_says_what_to_do_in_danger_is_no_sign(system: str) -> None:
+    assert CrisisGuard().before(told(system, "I slept badly.")) == guard.Verdict()
+
+
+def test_where_nobody_speaks_as_the_person_the_last_message_is_theirs() -> None:
+    for role in ("system", "assistant"):
+        messages = [Message(role="system", content="Answer."), Message(role=role, content=URGENT)]  # type: ignore[arg-type]
+        assert CrisisGuard().before(messages).action == "replace"

@@ -31,7 +31,7 @@ from heedful.safety.state import State
 from heedful.store import Store
 from heedful.store.records import Draft, StoredTurn, Task, Thread
 from heedful.store.unit import Unit
-from heedful.store.work import as_name
+from heedful.store.work import as_name, persons_client_id
 from heedful.types import Turn
 
 LONGEST = 50_000
@@ -139,15 +139,15 @@ class Clinic:
 
         Raises:
             NotFoundError: no such conversation of this person.
-            DataError: nothing in it, too long, or no text.
+            DataError: nothing in it, too long, no text, or an id that is the program's.
             ConflictError: the id was used for other words.
             TransitionError: the conversation is closed.
         """
-        words = checked(text)
+        words, own = checked(text), persons_client_id(client_id)
 
         def work(unit: Unit) -> Receipt:
             self._own(unit, thread, by)
-            turn = unit.turns.add(thread=thread, client_id=client_id, role="user", text=words, author=by)
+            turn = unit.turns.add(thread=thread, client_id=own, role="user", text=words, author=by)
             now = unit.threads.get(thread)
             if turn.sequence <= crisis.read_up_to(now):
                 return Receipt(turn=turn, thread=now, again=True)
@@ -339,8 +339,9 @@ class Clinic:
 
         Raises:
             TransitionError: it is not theirs, or the gate wants other words.
+            DataError: nothing in it, too long, or an id that is the program's.
         """
-        words = checked(text)
+        words, own = checked(text), persons_client_id(client_id)
 
         def work(unit: Unit) -> StoredTurn:
             unit.need_person(by, "write to a help-seeker")
@@ -349,7 +350,7 @@ class Clinic:
                 raise TransitionError("Take this conversation over before you write in it.")
             self._pass(unit, seen, words, author="person", anyway=anyway, by=by)
             self._answered(unit, seen, by)
-            return unit.turns.add(thread=thread, client_id=client_id, role="assistant", text=words, author=by)
+            return unit.turns.add(thread=thread, client_id=own, role="assistant", text=words, author=by)
 
         return self.store.run(work)
 

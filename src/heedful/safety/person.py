@@ -2,6 +2,8 @@
 
 >>> asks_for_person("Please, I want to talk to a real person."), asks_for_person("My boss is a difficult person.")
 (True, False)
+>>> asks_for_person("Please never connect me to a human.")
+False
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+_CLAUSE: Final = re.compile(r"[.?!,;:\n。？！，；]| (?:but|aber|sondern|pero|sino) ")
 READ: Final = 2000
 """So many first and last characters of a message are read."""
 
@@ -21,7 +24,19 @@ READ: Final = 2000
 def asks_for_person(text: str) -> bool:
     """Whether a message asks for a person, in any language that `person.toml` has."""
     plain = _plain(text if len(text) <= 2 * READ else f"{text[:READ]}\n{text[-READ:]}")
-    return any(pattern.search(plain) for pattern in _patterns())
+    return any(_found(plain, pattern, refusals) for pattern, refusals in _patterns())
+
+
+def _found(plain: str, pattern: re.Pattern[str], refusals: Sequence[re.Pattern[str]]) -> bool:
+    """Whether a pattern is found where no refusal of the same clause reaches into it."""
+    at = 0
+    while (match := pattern.search(plain, at)) is not None:
+        begins = max((end.end() for end in _CLAUSE.finditer(plain, 0, match.start())), default=0)
+        over = (no.end() for refusal in refusals for no in refusal.finditer(plain, begins, match.end()))
+        if not any(end > match.start() for end in over):
+            return True
+        at = match.start() + 1
+    return False
 
 
 @cache
@@ -32,8 +47,12 @@ def cases() -> Mapping[str, Mapping[str, Any]]:
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(_plain(p)) for about in cases().values() for p in about["patterns"])
+def _patterns() -> tuple[tuple[re.Pattern[str], tuple[re.Pattern[str], ...]], ...]:
+    found = []
+    for about in cases().values():
+        refusals = tuple(re.compile(_plain(p)) for p in about["refusals"])
+        found += [(re.compile(_plain(p)), refusals) for p in about["patterns"]]
+    return tuple(found)
 
 
 def _plain(text: str) -> str:

@@ -427,7 +427,12 @@ def _given_back(run: _Run, event: GivenBack) -> None:
     if run.state.tier == "immediate":
         raise TransitionError("A conversation at 'immediate' is not given back; a person lowers the level first.")
     run.move("ai_assisted")
-    run.set(owner=None, accepted=run.state.rung)  # who asked for a person still waits for one
+    run.set(owner=None, accepted=run.state.rung)
+    state = run.state
+    if state.person_at is not None and not state.person_passed:
+        # Who asked for a person still waits for one, and whoever was told is gone: now it is anybody's.
+        run.set(person_passed=True)
+        run.do(QueuePerson(due=state.person_due_at or run.now, owner=None))
     run.log("given-back", by=event.by)
 
 

@@ -7,6 +7,7 @@ model. Speaking of suicide is not refused. Whatever other guard is configured co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ from heedful.safety import crisis, gate, texts
 from heedful.safety.crisis import Assessment
 from heedful.safety.events import RUNGS, Question
 from heedful.safety.policy import Decision, decide
+from heedful.server import logs
 from heedful.server.engine.base import Message
 from heedful.server.guard import Guard, Verdict
 from heedful.types import Turn
@@ -53,6 +55,17 @@ WORDS: Final[dict[str, tuple[str, str, str, str]]] = {
 }
 """Language -> line and emergency number where no country is known, what stands in for a blocked reply, who writes."""
 
+_SENTENCE: Final = re.compile(r"(?<=[.!?。！？\n])")
+_ORDER: Final = re.compile(
+    r"[\W\d_]*(?:(?:if|when|whenever|in case|should|wenn|falls|sobald)\b(?! (?:i|i['’]m|ich)\b)"
+    r"|(?:never|always|do not|don['’]t|niemals|immer|nunca|siempre)\b(?! (?:i|ich)\b)"
+    r"|(?:si|cuando|en caso de que) (?:alguien|la persona|el|la|los|las|un|una|quien)\b|如果|若|当|不要)",
+    re.IGNORECASE,
+)
+"""How a sentence begins that tells a model what to do."""
+FAILED: Final[Mapping[str, Any]] = {"guard": "failed"}
+"""What the caller learns where the configured guard raised and the rules answered alone."""
+
 
 class CrisisGuard:
     """See the head of this module.
@@ -69,12 +82,14 @@ class CrisisGuard:
         said = [turn for message in messages if (turn := _turn(message)) is not None]
         while said and said[-1].role != "user":
             said.pop()
+        if not said and messages:  # nobody speaks as the person: then the last one does
+            said = [Turn(role="user", text=messages[-1].content)]
         if not said:
             return Verdict()
         ever = crisis.assess(said)
         decision = decide(ever)
         if decision.rung == "none":
-            return Verdict()
+            return self._told(messages, said)
         answering = 2 if len(said) > 1 and said[-2].role == "assistant" else 1
         near, now = crisis.assess(said[-WINDOW:]), crisis.assess(said[-answering:])
         heard = now.language if now.matches or now.heard_language or not ever.matches else ever.matches[-1].language
@@ -97,6 +112,30 @@ class CrisisGuard:
             facts=self._facts(decision, ever, lines),
             log=_log(decision, ever, action),
             after=lambda text: self._looked(text, said[-SAID:], language if decision.tier != "none" else None),
+        )
+
+    def _told(self, messages: Sequence[Message], said: Sequence[Turn]) -> Verdict:
+        """Lines first where a prompt of the system quotes a person in danger.
+
+        Signs in the first person count. That a prompt names hotlines, or says what to do if somebody is in danger, does
+        not: it stands in every request.
+        """
+        parts = [part for m in messages if m.role == "system" for part in _SENTENCE.split(m.content)]
+        # What stands behind "The person wrote:" is a sentence of its own.
+        found = crisis.assess(" ".join(part.replace(":", ".") for part in parts if not _ORDER.match(part)))
+        decision = decide(found)
+        mine = found.level > 1 or (found.level == 1 and "someone-else" not in found.classes)
+        if not (mine or decision.tier == "immediate"):
+            return Verdict()
+        language = texts.nearest_language(found.language)
+        lines = self._lines(language)
+        return Verdict(
+            action="precede",
+            text=_card("card", found, language, lines),
+            otherwise=f"{WORDS[language][2]}\n{WORDS[language][3]}",
+            facts=self._facts(decision, found, lines),
+            log=_log(decision, found, "precede"),
+            after=lambda text: self._looked(text, said[-SAID:], language),
         )
 
     def after(self, text: str) -> Verdict:
@@ -139,9 +178,19 @@ class Around:
         first = self.crisis.before(messages)
         if first.action == "replace":
             return first
-        second = self.other.before(messages)
+        try:
+            second = self.other.before(messages)
+        except Exception as err:  # whatever it is: it takes nobody's help away
+            if first.action == "pass":
+                raise
+            logs.fault(err)
+            # What the other guard would have said of the model's reply is not known, so there is none.
+            return replace(
+                first, action="replace", text=f"{first.text}\n\n{first.otherwise}", facts={**first.facts, **FAILED}
+            )
         facts, look = {**second.facts, **first.facts}, first.after or self.crisis.after
-        after = _both(look, second.after or self.other.after)
+        later = second.after or self.other.after
+        after = _both(look, later if first.action == "pass" else _held_back(later))
         if first.action == "pass" or second.action == "pass":
             kept = second if first.action == "pass" else first
             return replace(kept, facts=facts, after=after)
@@ -168,6 +217,20 @@ def _both(one: Callable[[str], Verdict], other: Callable[[str], Verdict]) -> Cal
         return replace(second, facts={**first.facts, **second.facts})
 
     return look
+
+
+def _held_back(look: Callable[[str], Verdict]) -> Callable[[str], Verdict]:
+    """Behind lines that went out already a guard that fails is no error: the reply stays back."""
+
+    def careful(text: str) -> Verdict:
+        try:
+            return look(text)
+        except Exception as err:
+            logs.fault(err)
+            spoken = texts.nearest_language(crisis.assess(text).language)
+            return Verdict(action="replace", text=WORDS[spoken][2], facts=FAILED)
+
+    return careful
 
 
 def _urgent(decision: Decision) -> bool:

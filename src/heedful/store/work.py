@@ -26,6 +26,8 @@ from heedful.store.states import DECIDERS
 
 _FACT: Final = re.compile(r"[A-Za-z0-9_.:/@+=-]{0,120}")
 _LONGEST_ID: Final = 120
+RESERVED_IDS: Final = ("crisis:", "stop:", "notice:", "draft:")
+"""So begin the client ids of texts that the program writes, and of drafts that were approved."""
 _USERS: Final = table_of(models.User)
 _STANDING: Final = Prepared(
     select(_USERS.c.role).where(
@@ -218,6 +220,19 @@ def check_client_id(value: str) -> str:
         raise DataError(
             "A client id has 1 to 120 letters, digits or . : / @ + = - _; make one with crypto.randomUUID()."
         )
+    return value
+
+
+def persons_client_id(value: str) -> str:
+    """The same, for what a person writes: never an id that belongs to a text of the program or to a draft.
+
+    Such ids can be guessed, and whoever used one first would stand in for the text.
+
+    Raises:
+        DataError: see `check_client_id`, or it begins like an id of the program.
+    """
+    if check_client_id(value).startswith(RESERVED_IDS):
+        raise DataError("A client id must not begin like one of the program; make one with crypto.randomUUID().")
     return value
 
 

@@ -12,29 +12,52 @@ import json
 import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from anyio import to_thread
 from fastapi import APIRouter
 from fastapi import Request as HTTPRequest
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from heedful.errors import EngineError, HeedfulError
 from heedful.server import logs
-from heedful.server.access import Called, Caller
-from heedful.server.clinic import At
-from heedful.server.crisis_guard import around
-from heedful.server.engine.base import Completion, Message, Options, Request
+from heedful.server.access import Called, Caller, caller_of
+from heedful.server.clinic import At, desk_of
+from heedful.server.crisis_guard import CrisisGuard, around
+from heedful.server.engine.base import Completion, Message, Options, Request, Role
 from heedful.server.generation import Outcome, Said, say, say_all, without
+from heedful.server.guard import Guard, Verdict
 from heedful.server.problems import of_error, wait
 from heedful.server.state import Server, Serving
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+
+class HelpFirst(APIRoute):
+    """A request for a reply that is not as the API wants it: where its words are of danger, lines come all the same."""
+
+    def get_route_handler(self) -> Callable[[HTTPRequest], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, with the rules behind its refusal."""
+        usual = super().get_route_handler()
+
+        async def handler(request: HTTPRequest) -> Response:
+            try:
+                return await usual(request)
+            except RequestValidationError as err:
+                helped = await _helped(request, err.body) if self.name == "chat" else None
+                if helped is None:
+                    raise
+            return helped
+
+        return handler
+
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=HelpFirst)
 
 T = TypeVar("T")
 MOST_TOKENS: Final = 4096
@@ -46,6 +69,14 @@ NOTED_SECONDS: Final = 2.0
 """So long an answer waits for its line in the audit; the line is written all the same."""
 _WRITING: Final[set[asyncio.Future[None]]] = set()
 """Lines that are being written; the event loop itself keeps no hold of them."""
+READ_AS: Final[Mapping[str, Role]] = {
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "system",
+    "function": "system",
+}
+"""Role of a message that was sent -> as the rules read it; any other is the person's."""
 Word = Annotated[str, Field(max_length=200)]
 
 
@@ -69,7 +100,7 @@ class ChatMessage(BaseModel):
     def message(self) -> Message:
         """As the engine takes it."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(role="system" if self.role == "developer" else self.role, content=text)
+        return Message(role="system" if self.role == "developer" else self.role, content=_whole(text))
 
 
 class StreamOptions(BaseModel):
@@ -89,8 +120,8 @@ class ChatRequest(BaseModel):
     messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
@@ -115,7 +146,7 @@ class ChatRequest(BaseModel):
         """As the engine takes it, with our defaults for what was not said."""
         usual = Options()
         return Options(
-            max_tokens=self.max_completion_tokens or self.max_tokens or usual.max_tokens,
+            max_tokens=min(self.max_completion_tokens or self.max_tokens or usual.max_tokens, MOST_TOKENS),
             temperature=usual.temperature if self.temperature is None else self.temperature,
             top_p=usual.top_p if self.top_p is None else self.top_p,
             # llama.cpp has 32 bits for it.
@@ -173,18 +204,32 @@ async def chat(connection: HTTPRequest, caller: Called, server: Serving, desk: A
     looked = await to_thread.run_sync(guard.before, request.messages)
     if looked.log:
         await _noted(server, caller.user or "", looked.log)
-    begun, usage = _Answer(server), bool(wanted.stream_options and wanted.stream_options.include_usage)
+    usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
     if looked.action != "replace" and (no := _not_asked(server, caller, wanted)) is not None:
         if looked.action == "pass":
             raise no
-        fixed = without(looked, looked.otherwise, why="not_asked")
-        looked = replace(looked, action="replace", text=fixed.text, facts=fixed.facts)
-    if wanted.stream:
-        stream = say(server.engine, guard, request, looked=looked)
+        looked = _alone(looked)
+    return await _answered(connection, server, guard, request, looked=looked, stream=bool(wanted.stream), usage=usage)
+
+
+async def _answered(
+    connection: HTTPRequest,
+    server: Server,
+    guard: Guard,
+    request: Request,
+    *,
+    looked: Verdict,
+    stream: bool,
+    usage: bool = False,
+) -> Response:
+    """The reply, whole or in events."""
+    begun = _Answer(server)
+    if stream:
+        said = say(server.engine, guard, request, looked=looked)
         # The first event is awaited here, so that a full queue or a dead model is an HTTP status and no broken stream.
-        first = await while_there(connection, anext(stream))
+        first = await while_there(connection, anext(said))
         return StreamingResponse(
-            begun.events(first, stream, usage=usage),
+            begun.events(first, said, usage=usage),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
@@ -200,6 +245,51 @@ def _not_asked(server: Server, caller: Caller, wanted: ChatRequest) -> HTTPExcep
     if pause > 0:
         return HTTPException(429, "Too many requests for replies; wait a moment.", headers=wait(pause))
     return None
+
+
+def _alone(looked: Verdict) -> Verdict:
+    """The rules' words and their question, and no model behind them."""
+    fixed = without(looked, looked.otherwise, why="not_asked")
+    return replace(looked, action="replace", text=fixed.text, facts=fixed.facts)
+
+
+async def _helped(connection: HTTPRequest, body: Any) -> Response | None:
+    """What the rules say to a request that was not understood; None = nothing, so it is refused."""
+    messages = _as_sent(body)
+    if not messages:
+        return None
+    server: Server = connection.app.state.server
+    caller = await caller_of(connection)
+    desk = await to_thread.run_sync(desk_of, connection.app)
+    rules = CrisisGuard(lines=desk.directory.fill)
+    looked = await to_thread.run_sync(rules.before, messages)
+    if looked.action == "pass":
+        return None
+    if looked.log:
+        await _noted(server, caller.user or "", looked.log)
+    looked = looked if looked.action == "replace" else _alone(looked)
+    request = Request(messages=messages, caller=caller.user or "")
+    return await _answered(connection, server, rules, request, looked=looked, stream=body.get("stream") is True)
+
+
+def _as_sent(body: Any) -> tuple[Message, ...]:
+    """Every text in what was sent as messages; a role that is not known is read as the person's."""
+    sent = body.get("messages") if isinstance(body, dict) else None
+    found: list[Message] = []
+    for item in sent if isinstance(sent, list) else ():
+        content = item.get("content") if isinstance(item, dict) else None
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts = [part.get("text") for part in parts if isinstance(part, dict)]
+        text = _whole("".join(t for t in texts if isinstance(t, str)))
+        if text.strip():
+            role = item.get("role")
+            found.append(Message(role=READ_AS.get(role, "user") if isinstance(role, str) else "user", content=text))
+    return tuple(found)
+
+
+def _whole(text: str) -> str:
+    """Without halves of surrogate pairs, which are no text: one of them hides nothing of the rest from the rules."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 async def _noted(server: Server, user: str, facts: Mapping[str, Any]) -> None:
