@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import browser_kit
 from clinic_kit import Clinic, make_clinic
 
 from heedful.review import checkins, instruments, notes, problems
-from heedful.server.routes.talk import PERSON_ASKED
+from heedful.server.auth.second_factor import Factor
 from heedful.store.unit import Unit
 from server_kit import PASSWORD, running
 from store_kit import Clock
@@ -85,8 +86,11 @@ def fill(clinic: Clinic, clock: Clock) -> dict[str, str]:
     clock.forward(minutes=4)
     lea = clinic.desk.clinic.open(seekers["Lea"]).id
     say(clinic, lea, seekers["Lea"], "Could I speak with a person some time today?")
+    clinic.desk.clinic.ask_person(lea, by=seekers["Lea"])
     with clinic.store.begin() as unit:
-        unit.tasks.add(kind=PERSON_ASKED, due_at=unit.now() + timedelta(minutes=15), by=seekers["Lea"], thread=lea)
+        admin = clinic.site.ids["admin"]
+        factor = replace(Factor.new(), state="on").write()
+        unit.users.add(role="clinician", name="Nils Ahrend", by=admin, password_hash="-", totp_secret=factor)
     clinic.draft()
     clock.forward(minutes=6)
     jonas = clinic.desk.clinic.open(seekers["Jonas"]).id
@@ -217,6 +221,7 @@ PICTURES: tuple[tuple[str, str | None, str, dict[str, Any]], ...] = (
     ("notes", "clinician", "/inbox/{mara}/notes", {}),
     ("tasks", "clinician", "/tasks", {}),
     ("people", "clinician", "/people", {}),
+    ("colleagues", "clinician", "/colleagues", {}),
     ("supervision", "supervisor", "/supervision", {}),
     ("problems", "supervisor", "/problems", {}),
     ("admin", "admin", "/admin", {}),

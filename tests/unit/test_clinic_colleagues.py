@@ -229,3 +229,16 @@ def test_who_waits_is_told_in_their_language(clinic: Clinic, clock: Clock, langu
     clinic.store.run(lambda unit: unit.users.change(user, by=user, language=language))
     assert words in dana.get("/account").text
     assert words in dana.get("/inbox").text
+
+
+def test_one_account_whose_second_factor_is_damaged_closes_no_page(clinic: Clinic) -> None:
+    """The inbox opens, and the admin can see and reset the account."""
+    with clinic.store.begin() as unit:
+        unit.users.add(
+            role="clinician", name="Nils", by=clinic.site.ids["admin"], password_hash="-", totp_secret="{broken"
+        )
+    assert clinic.client("clinician").get("/inbox").status_code == 200
+    page = clinic.client("clinician").get("/colleagues")
+    assert page.status_code == 200
+    assert "Nils" in page.text
+    assert clinic.client("admin").get("/admin").status_code == 200

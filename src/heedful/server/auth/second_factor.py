@@ -64,6 +64,18 @@ class Factor:
         except (ValueError, TypeError, KeyError):
             raise TamperError("The second factor of this account cannot be read; an admin has to reset it.") from None
 
+    @classmethod
+    def is_on(cls, text: str | None) -> bool:
+        """Whether a factor stands there that was confirmed; one that cannot be read counts as none.
+
+        For pages about other people: one damaged account must not close the inbox or the page where it is reset.
+        """
+        try:
+            found = cls.read(text)
+        except TamperError:
+            return False
+        return found is not None and found.on
+
     def write(self) -> str:
         """As it is stored (sealed)."""
         return json.dumps(asdict(self))

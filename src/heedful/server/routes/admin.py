@@ -44,7 +44,7 @@ def _page(caller: Caller, desk: Desk, server: Server, *, status: int = 200, **mo
         seekers = len(unit.users.all(role="help_seeker"))
         last, rows = unit.audit.last(), unit.audit.all(after=0, limit=1)
         counted = unit.counters.all()
-        factors = {user.id: (f := Factor.read(user.totp_secret)) is not None and f.on for user in users}
+        factors = {user.id: Factor.is_on(user.totp_secret) for user in users}
     today = desk.now().date()
     table, profile = desk.directory.table(), checks.applied(desk.clinic.store, desk.profile)
     values: dict[str, Any] = {
