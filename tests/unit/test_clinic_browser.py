@@ -47,7 +47,7 @@ class Visit:
         return self.page
 
     def see(self, text: str) -> None:
-        self.page.get_by_text(text).first.wait_for(timeout=15_000)
+        self.page.get_by_text(text).first.wait_for(timeout=45_000)
 
 
 @dataclass
