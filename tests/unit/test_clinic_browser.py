@@ -96,6 +96,7 @@ def begin(visit: Visit, *, text: str | None = None) -> None:
     visit.go("/talk")
     visit.page.get_by_role("button", name="I have read it. Begin").click()
     visit.page.get_by_label("Your message").wait_for()
+    visit.page.wait_for_load_state()  # the script is there: before that a form is sent as a plain one
     if text is not None:
         visit.page.get_by_label("Your message").fill(text)
         visit.page.get_by_role("button", name="Send").click()
